@@ -1,0 +1,43 @@
+"""Shared by every test: CPU, strict rank promotion, a persistent compilation cache where the environment names one."""
+
+from collections.abc import Callable, Iterator
+import functools
+import os
+from typing import Any
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """Float64 for one test."""
+    with jax.enable_x64(True):
+        yield
+
+
+class TraceCounter:
+    """Wrap a function before `jax.jit`; `count` is then the number of times it was traced."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self.count += 1
+            return function(*args, **kwargs)
+
+        return counted
+
+
+@pytest.fixture
+def trace_counter() -> TraceCounter:
+    """`step = jax.jit(trace_counter(step))`, then assert `trace_counter.count == 1`."""
+    return TraceCounter()
