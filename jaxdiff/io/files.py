@@ -1,0 +1,129 @@
+"""Whole files or none: every write goes to a temporary file beside its target and then takes the target's name."""
+
+from collections.abc import Callable, Mapping
+import json
+import os
+from pathlib import Path
+from typing import Any, BinaryIO
+import zipfile
+
+import numpy as np
+
+
+def write_atomic(path: str | os.PathLike[str], write: Callable[[BinaryIO], None]) -> None:
+    """Replaces `path` by what `write` puts into a file, or leaves it as it was.
+
+    The temporary file lies in the same folder (a rename is atomic only inside one file system) and reaches the disk
+    before the rename. Missing parent folders are made.
+
+    Args:
+      path: the file to write.
+      write: called once with an open binary file.
+
+    Raises:
+      OSError: the disk is full, or the folder is not writable. The previous content of `path` is still there.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def write_json_atomic(path: str | os.PathLike[str], value: Any) -> None:
+    """Writes `value` as indented JSON; numpy scalars and arrays, paths and tuples become plain numbers, strings, lists.
+
+    Raises:
+      TypeError: a value has no JSON form. Nothing was written.
+      OSError: see `write_atomic`.
+    """
+    text = json.dumps(value, indent=1, default=_plain) + "\n"
+    write_atomic(path, lambda file: _write_bytes(file, text.encode()))
+
+
+def write_npz_atomic(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes named numeric or string arrays as a compressed npz that loads with `allow_pickle=False`.
+
+    Raises:
+      ValueError: an array holds Python objects. Nothing was written.
+      OSError: see `write_atomic`.
+    """
+    plain = {name: np.asarray(array) for name, array in arrays.items()}
+    for name, array in plain.items():
+        if array.dtype.hasobject:
+            raise ValueError(f"array {name!r} holds Python objects; an npz takes numbers, booleans and strings only.")
+    # np.savez takes names as keywords, and "file" is its own argument: zip the members by hand instead.
+    write_atomic(path, lambda file: _write_zip(file, plain))
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the file is not whole JSON.
+    """
+    text = Path(path).read_text(encoding="utf-8")
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path} is not valid JSON ({error.msg} at line {error.lineno}, {len(text)} characters read): "
+            "it was cut short or edited; delete it or restore a copy."
+        ) from error
+
+
+def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Reads every array of an npz file into memory, never unpickling.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the file is not a whole npz, or holds pickled objects.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (zipfile.BadZipFile, EOFError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is not a readable npz file ({error}); it was cut short or is not ours.") from error
+
+
+def _write_bytes(file: BinaryIO, content: bytes) -> None:
+    file.write(content)
+
+
+def _write_zip(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"{type(value).__name__} {value!r} has no JSON form; give numbers, strings, lists and dicts.")
+
+
+def _sync_folder(folder: Path) -> None:
+    # Without this a power cut may forget the rename. Some file systems cannot do it; the content is safe either way.
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)

@@ -1,0 +1,239 @@
+"""The run folder: where each file lies, and how the whole folder is read back.
+
+DIR/run.json, facts.json, report.html
+DIR/packs/<pack_id>/pack.json, train.npz, eval.npz, rollouts.npz, checkpoints/, done.json
+"""
+
+from collections.abc import Callable
+import dataclasses
+import os
+from pathlib import Path
+import re
+from typing import Any, Literal
+
+import numpy as np
+
+from jaxdiff.io import files
+
+PACK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclasses.dataclass(frozen=True)
+class PackDir:
+    """Paths of one pack: members that train side by side in one program."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """Name of the pack's folder."""
+        return self.path.name
+
+    @property
+    def pack_json(self) -> Path:
+        """What was planned: lanes, config, number of updates, members."""
+        return self.path / "pack.json"
+
+    @property
+    def train(self) -> Path:
+        """Training metrics, columns [T, L]."""
+        return self.path / "train.npz"
+
+    @property
+    def eval(self) -> Path:
+        """Evaluation returns, scores and lengths, columns [T, L, M]."""
+        return self.path / "eval.npz"
+
+    @property
+    def rollouts(self) -> Path:
+        """A few episodes of the last evaluation."""
+        return self.path / "rollouts.npz"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of `checkpoint.Checkpoints`."""
+        return self.path / "checkpoints"
+
+    @property
+    def done(self) -> Path:
+        """Written last: cost, speed, members that went non-finite."""
+        return self.path / "done.json"
+
+    def is_done(self) -> bool:
+        """Whether the pack finished: done.json is written last."""
+        return self.done.is_file()
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDir:
+    """Paths of one run folder. Makes and reads nothing by itself."""
+
+    path: Path
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        object.__setattr__(self, "path", Path(path))
+
+    @property
+    def run_json(self) -> Path:
+        """Command, resolved config, versions, dataset: see `stamp`."""
+        return self.path / "run.json"
+
+    @property
+    def facts_json(self) -> Path:
+        """Facts about the environment that a picture may want."""
+        return self.path / "facts.json"
+
+    @property
+    def report_html(self) -> Path:
+        """The report."""
+        return self.path / "report.html"
+
+    def pack(self, pack_id: str) -> PackDir:
+        """Paths of the pack `pack_id`, whether or not it exists.
+
+        Raises:
+          ValueError: the id is not a plain folder name.
+        """
+        if not PACK_ID.fullmatch(pack_id):
+            raise ValueError(f"pack id {pack_id!r} must be letters, digits, '.', '_' and '-', not starting with '.'.")
+        return PackDir(self.path / "packs" / pack_id)
+
+    def list_packs(self) -> list[str]:
+        """Ids of the packs that have a folder, sorted."""
+        folder = self.path / "packs"
+        if not folder.is_dir():
+            return []
+        return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and PACK_ID.fullmatch(entry.name))
+
+    def is_done(self) -> bool:
+        """Whether there is a pack and every pack with a folder has finished."""
+        packs = self.list_packs()
+        return bool(packs) and all(self.pack(pack_id).is_done() for pack_id in packs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One setting and seed. Members with equal `label` are seeds of one setting."""
+
+    id: str
+    label: str
+    algorithm: str
+    overrides: dict[str, Any]
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Pack:
+    """What is on disk of one pack. A file that is not there is None; one that cannot be read is named in `problems`."""
+
+    id: str
+    dir: PackDir
+    lanes: str | None  # vmap, map, shard or pmap; None when pack.json is missing
+    config: dict[str, Any]
+    num_updates: int
+    members: tuple[Member, ...]  # L of them, in lane order
+    train: dict[str, np.ndarray] | None  # step [T], wall_seconds [T], alive [T, L], metrics [T, L]
+    eval: dict[str, np.ndarray] | None  # step [T], wall_seconds [T], returns, scores, lengths [T, L, M]
+    rollouts: dict[str, np.ndarray] | None  # obs [L, R, H, O], mask [L, R, H]
+    done: dict[str, Any] | None
+    problems: tuple[str, ...] = ()
+
+    @property
+    def status(self) -> Literal["finished", "started", "not started"]:
+        """`finished` has done.json, `started` has rows, `not started` has neither."""
+        if self.done is not None:
+            return "finished"
+        rows = [len(table["step"]) for table in (self.train, self.eval) if table is not None]
+        return "started" if any(rows) else "not started"
+
+    @property
+    def last_step(self) -> int:
+        """Updates applied as far as the files know; 0 when nothing was logged."""
+        if self.done is not None and "num_updates" in self.done:
+            return int(self.done["num_updates"])
+        tables = [table for table in (self.train, self.eval) if table is not None]
+        return max((int(table["step"][-1]) for table in tables if len(table["step"])), default=0)
+
+    def nonfinite(self) -> dict[str, int]:
+        """Member id -> step at which it was found non-finite: as done.json says, else from the `alive` column."""
+        if self.done is not None:
+            return {entry["member"]: int(entry["step"]) for entry in self.done.get("nonfinite", [])}
+        if self.train is None or "alive" not in self.train:
+            return {}
+        alive, step = self.train["alive"].astype(bool), self.train["step"]
+        dead = {i: np.flatnonzero(~alive[:, i]) for i in range(min(alive.shape[1], len(self.members)))}
+        return {self.members[i].id: int(step[rows[0]]) for i, rows in dead.items() if len(rows)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run folder read into memory."""
+
+    dir: RunDir
+    stamp: dict[str, Any]  # run.json
+    facts: dict[str, Any]  # facts.json, empty when there is none
+    packs: tuple[Pack, ...]
+    problems: tuple[str, ...] = ()
+
+
+def load_run(path: str | os.PathLike[str]) -> Run:
+    """Reads a run folder, finished or not.
+
+    What is missing or cut short (a pack that never started, one that died before its first evaluation) is None in its
+    `Pack` and, if damaged, named in `problems`; it never stops the rest from being read.
+
+    Raises:
+      ValueError: there is no readable run.json: this is not a run folder.
+    """
+    run_dir = RunDir(path)
+    if not run_dir.run_json.is_file():
+        raise ValueError(f"{run_dir.path} is not a run folder: it has no run.json; give the --workdir of a run.")
+    problems: list[str] = []
+    stamp = files.read_json(run_dir.run_json)
+    facts = _read(run_dir.facts_json, files.read_json, problems) or {}
+    packs = tuple(_load_pack(run_dir.pack(pack_id)) for pack_id in run_dir.list_packs())
+    return Run(run_dir, stamp, facts, packs, tuple(problems))
+
+
+def _load_pack(pack_dir: PackDir) -> Pack:
+    problems: list[str] = []
+    plan = _read(pack_dir.pack_json, files.read_json, problems)
+    if plan is None and not problems:
+        problems.append("pack.json is missing: the pack never started")
+    plan = plan or {}
+    return Pack(
+        id=pack_dir.id,
+        dir=pack_dir,
+        lanes=plan.get("lanes"),
+        config=plan.get("config", {}),
+        num_updates=int(plan.get("num_updates", 0)),
+        members=tuple(_member(entry) for entry in plan.get("members", [])),
+        train=_table(pack_dir.train, problems),
+        eval=_table(pack_dir.eval, problems),
+        rollouts=_read(pack_dir.rollouts, files.read_npz, problems),
+        done=_read(pack_dir.done, files.read_json, problems),
+        problems=tuple(problems),
+    )
+
+
+def _member(entry: dict[str, Any]) -> Member:
+    return Member(**{field.name: entry[field.name] for field in dataclasses.fields(Member)})
+
+
+def _table(path: Path, problems: list[str]) -> dict[str, np.ndarray] | None:
+    table = _read(path, files.read_npz, problems)
+    if table is not None and "step" not in table:
+        problems.append(f"{path.name} has no column 'step'")
+        return None
+    return table
+
+
+def _read(path: Path, read: Callable[[Path], Any], problems: list[str]) -> Any:
+    """What `read` makes of the file; None when it is not there, or, with a line in `problems`, when it is damaged."""
+    try:
+        return read(path)
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError) as error:
+        problems.append(f"{path.name}: {error}")
+        return None
