@@ -1,0 +1,147 @@
+"""Diffusion-QL: a diffusion policy trained to imitate the data and to maximise a learned Q through its whole chain.
+
+critic   y = r + gamma (1 - terminated) min_i Q_i'(s', a'),  a' ~ target policy;   loss = sum_i E (Q_i(s, a) - y)**2
+policy   loss = E |eps - eps_theta|**2 + q_weight * L_q,   L_q = -E Q_i(s, a0) / E|Q_j(s, a0)|,  a0 ~ policy, i != j
+acting   num_candidates samples of the policy, one drawn with probability softmax(min_i Q_i' / selection_temperature)
+
+The defaults below are the paper's; `experiments/` holds the presets `paper` and `default` and says where they differ.
+
+Reference: Wang, Hunt and Zhou 2023, arXiv:2208.06193; details that only its code shows are marked [code].
+"""
+
+import dataclasses
+
+from flax import struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxdiff.algorithms.optimiser import adam, apply_gradients, cosine_decay
+from jaxdiff.algorithms.policy import PolicyConfig, make_policy
+from jaxdiff.networks import QFunction
+from jaxdiff.rl import normalised_q_loss, polyak, select_candidate, td_target
+from jaxdiff.types import Algorithm, Array, Key, Metrics, PyTree, Spec, TrainState, Transition
+
+NUM_CRITICS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Static choices."""
+
+    policy: PolicyConfig = PolicyConfig()
+    critic_hidden: tuple[int, ...] = (256, 256, 256)
+    critic_activation: str = "mish"
+    critic_layer_norm: bool = False
+    num_candidates: int = 50  # [code] actions drawn per observation when acting
+    ema_period: int = 5  # [code] updates between two moves of the target policy
+    act_with_ema: bool = False  # [code] the online policy acts, the target critic selects
+    cross_normaliser: bool = True  # [code] Q_1's loss is divided by |Q_2| and the reverse
+
+
+@struct.dataclass
+class HParams:
+    """Traced hyperparameters, float32 scalars."""
+
+    lr: float = 3e-4  # Adam step size of the policy, > 0
+    critic_lr: float = 3e-4  # Adam step size of the critics, > 0
+    lr_decay_steps: float = 0.0  # updates of a cosine decay to 0; 0: constant (the paper's decay hardly acts)
+    max_grad_norm: float = 9.0  # largest global gradient norm of either network, > 0 (9: hopper-medium)
+    q_weight: float = 1.0  # eta, weight of the Q term; 0 is behaviour cloning
+    discount_factor: float = 0.99  # gamma in [0, 1]
+    polyak: float = 0.005  # share of the online critic in its target per update, in (0, 1]
+    ema_rate: float = 0.005  # share of the online policy in its target per move, in (0, 1]
+    ema_start: float = 1000.0  # [code] the target policy stays at its initial weights before this update
+    selection_temperature: float = 1.0  # of softmax(Q) over the candidates, in units of Q, > 0
+    act_temperature: float = 1.0  # scale of the noise injected while acting, >= 0
+
+
+def _check(config: Config) -> None:
+    if config.num_candidates < 1 or config.ema_period < 1:
+        raise ValueError(
+            f"num_candidates={config.num_candidates} and ema_period={config.ema_period}; both must be at least 1."
+        )
+
+
+def make(config: Config, spec: Spec) -> Algorithm:
+    """Builds the algorithm for a task.
+
+    Raises:
+      ValueError: num_candidates or ema_period below 1, and what `make_policy` raises.
+    """
+    _check(config)
+    policy = make_policy(config.policy, spec)
+    critic = QFunction(config.critic_hidden, config.critic_activation, config.critic_layer_norm)
+
+    def q_values(params: PyTree, obs: Array, action: Array) -> Array:  # [E, *B]
+        return jax.vmap(critic.apply, in_axes=(0, None, None))(params, obs, action)
+
+    def init(key: Key, hparams: HParams) -> TrainState:
+        key_policy, key_critic = jax.random.split(key)
+        obs, action = jnp.zeros((spec.obs_dim,)), jnp.zeros((spec.action_dim,))
+        critics = jax.vmap(lambda k: critic.init(k, obs, action))(jax.random.split(key_critic, NUM_CRITICS))
+        params = {"policy": policy.init(key_policy), "critic": critics}
+        opt_state = {
+            "policy": adam(hparams.lr, hparams.max_grad_norm).init(params["policy"]),
+            "critic": adam(hparams.critic_lr, hparams.max_grad_norm).init(params["critic"]),
+        }
+        target = jax.tree.map(jnp.copy, params)  # donated later: no buffer may stand twice in a state
+        return TrainState(jnp.zeros((), jnp.int32), params, target, opt_state, hparams)
+
+    def critic_loss(params: PyTree, key: Key, state: TrainState, batch: Transition) -> tuple[Array, Metrics]:
+        next_action = policy.sample(key, state.target_params["policy"], batch.next_obs)
+        next_q = jnp.min(q_values(state.target_params["critic"], batch.next_obs, next_action), axis=0)
+        target = td_target(batch.reward, batch.discount, next_q, state.hparams.discount_factor)
+        q = q_values(params, batch.obs, batch.action)
+        loss = jnp.sum(jnp.mean(jnp.square(q - target[None]), axis=-1))
+        return loss, {"critic_loss": loss, "q_mean": jnp.mean(q), "target_mean": jnp.mean(target)}
+
+    def policy_loss(params: PyTree, critics: PyTree, key: Key, state: TrainState, batch: Transition) -> tuple[Array, Metrics]:
+        key_bc, key_sample, key_coin = jax.random.split(key, 3)
+        bc_loss = jnp.mean(policy.loss(key_bc, params, batch.obs, batch.action))
+        action = policy.sample(key_sample, params, batch.obs)
+        q = q_values(critics, batch.obs, action)
+        coin = jax.random.bernoulli(key_coin).astype(jnp.int32)  # one per update, not per example
+        q_loss = normalised_q_loss(q[coin], q[1 - coin] if config.cross_normaliser else q[coin])
+        loss = bc_loss + state.hparams.q_weight * q_loss
+        return loss, {"policy_loss": loss, "bc_loss": bc_loss, "q_policy": jnp.mean(q)}
+
+    def update(key: Key, state: TrainState, batch: Transition) -> tuple[TrainState, Metrics]:
+        h, opt = state.hparams, state.opt_state
+        key_critic, key_policy = jax.random.split(key)
+
+        gradients, critic_metrics = jax.grad(critic_loss, has_aux=True)(state.params["critic"], key_critic, state, batch)
+        optimiser = adam(cosine_decay(h.critic_lr, state.step, h.lr_decay_steps), h.max_grad_norm)
+        critics, opt_critic = apply_gradients(optimiser, gradients, opt["critic"], state.params["critic"])
+        critic_norm = optax.global_norm(gradients)
+
+        # The policy climbs the critic that has just been updated [code].
+        gradients, policy_metrics = jax.grad(policy_loss, has_aux=True)(
+            state.params["policy"], critics, key_policy, state, batch
+        )
+        optimiser = adam(cosine_decay(h.lr, state.step, h.lr_decay_steps), h.max_grad_norm)
+        actor, opt_policy = apply_gradients(optimiser, gradients, opt["policy"], state.params["policy"])
+
+        moves = (state.step >= h.ema_start) & (state.step % config.ema_period == 0)
+        target = {
+            "policy": polyak(actor, state.target_params["policy"], jnp.where(moves, h.ema_rate, 0.0)),
+            "critic": polyak(critics, state.target_params["critic"], h.polyak),
+        }
+        norms = {"critic_grad_norm": critic_norm, "policy_grad_norm": optax.global_norm(gradients)}
+        params = {"policy": actor, "critic": critics}
+        opt_state = {"policy": opt_policy, "critic": opt_critic}
+        return TrainState(state.step + 1, params, target, opt_state, h), critic_metrics | policy_metrics | norms
+
+    def act(key: Key, state: TrainState, obs: Array, memory: PyTree) -> tuple[Array, PyTree]:
+        import distrax  # imported where it is used: it costs seconds
+
+        key_sample, key_select = jax.random.split(key)
+        actor = (state.target_params if config.act_with_ema else state.params)["policy"]
+        many = jnp.broadcast_to(obs, (config.num_candidates, *obs.shape))
+        candidates = policy.sample(key_sample, actor, many, state.hparams.act_temperature)
+        q = jnp.min(q_values(state.target_params["critic"], many, candidates), axis=0)  # [N, *B]
+        logits = jnp.moveaxis(q, 0, -1) / state.hparams.selection_temperature
+        index = distrax.Categorical(logits=logits).sample(seed=key_select)
+        return jnp.expand_dims(select_candidate(candidates, index), -2), memory
+
+    return Algorithm(init, update, act, lambda batch_shape: ())

@@ -1,0 +1,128 @@
+"""A diffusion policy: network, schedule and sampler joined into (loss, sample). Shared by every algorithm."""
+
+from collections.abc import Callable
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxdiff import diffusion
+from jaxdiff.networks import ACTIVATIONS, NETWORKS
+from jaxdiff.types import Array, Key, PyTree, Spec
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyConfig:
+    """Static choices of a diffusion policy: whatever changes a shape, a loop length or a Python branch."""
+
+    network: str = "mlp"  # one of NETWORKS
+    hidden: tuple[int, ...] = (256, 256, 256)
+    activation: str = "mish"
+    layer_norm: bool = False
+    time_dim: int = 16
+    schedule: str = "vp"  # one of SCHEDULES
+    beta_max: float = 10.0  # of the vp schedule; 10 with few steps, 20 with many
+    kind: str = "eps"  # what the network predicts, one of PARAMETERISATIONS
+    num_levels: int = 5  # noise levels seen in training; 0: continuous time
+    sampler: str = "ddpm"  # one of SOLVERS
+    num_steps: int = 5  # network calls per action
+    grad_steps: int = 0  # differentiate the chain through its last calls only; 0: all
+
+
+class DiffusionPolicy(NamedTuple):
+    """Pure functions of the denoiser's parameters.
+
+    init(key) -> params
+    loss(key, params, obs [B, O], action [B, U]) -> [B]
+    sample(key, params, obs [*B, O], temperature) -> action [*B, U] in [-1, 1]
+    """
+
+    init: Callable[[Key], PyTree]
+    loss: Callable[[Key, PyTree, Array, Array], Array]
+    sample: Callable[..., Array]
+
+
+def _check(config: PolicyConfig) -> None:
+    known: dict[str, tuple[str, Any]] = {
+        "network": (config.network, NETWORKS),
+        "activation": (config.activation, ACTIVATIONS),
+        "schedule": (config.schedule, diffusion.SCHEDULES),
+        "kind": (config.kind, diffusion.PARAMETERISATIONS),
+        "sampler": (config.sampler, diffusion.SOLVERS),
+    }
+    for field, (value, registry) in known.items():
+        if value not in registry:
+            raise KeyError(f"unknown {field} {value!r}; known: {', '.join(registry)}.")
+    if config.num_steps < 1 or config.num_levels < 0:
+        raise ValueError(
+            f"num_steps={config.num_steps} and num_levels={config.num_levels}; a policy needs num_steps >= 1 and "
+            "num_levels >= 1, or 0 for continuous time."
+        )
+    if not 0 <= config.grad_steps <= config.num_steps:
+        raise ValueError(f"grad_steps={config.grad_steps}; allowed: 0 (all) to num_steps={config.num_steps}.")
+    if config.schedule == "flow" and config.kind == "eps":
+        raise ValueError("kind='eps' is undefined on schedule='flow', where alpha(1) = 0; use kind='flow', 'v' or 'x0'.")
+
+
+def _make_schedule(config: PolicyConfig) -> diffusion.Schedule:
+    factory = diffusion.SCHEDULES[config.schedule]
+    if config.schedule == "vp":
+        return factory(beta_max=config.beta_max)
+    if config.schedule in ("linear", "cosine_betas"):
+        return factory(num_steps=config.num_levels or 1000)
+    return factory()
+
+
+def make_policy(config: PolicyConfig, spec: Spec) -> DiffusionPolicy:
+    """Builds the policy's functions; every name and number is checked here, before anything is traced.
+
+    Raises:
+      KeyError: an unknown network, activation, schedule, kind or sampler.
+      ValueError: step counts out of range, or a kind the schedule cannot express.
+    """
+    _check(config)
+    network = NETWORKS[config.network](
+        out=spec.action_dim,
+        hidden=config.hidden,
+        time_dim=config.time_dim,
+        activation=config.activation,
+        layer_norm=config.layer_norm,
+    )
+    schedule = _make_schedule(config)
+    table = diffusion.SOLVERS[config.sampler](diffusion.grid_levels(schedule, config.num_steps))
+    # Networks see a step index, as the papers' do; a level between two training levels gets a fractional one.
+    scale, shift = (config.num_levels, -1.0) if config.num_levels else (1000.0, 0.0)
+
+    def c_noise(level: diffusion.Level) -> Any:
+        return scale * level.t + shift
+
+    def init(key: Key) -> PyTree:
+        return network.init(key, jnp.zeros((spec.action_dim,)), jnp.zeros(()), jnp.zeros((spec.obs_dim,)))
+
+    def loss(key: Key, params: PyTree, obs: Array, action: Array) -> Array:
+        key_time, key_noise = jax.random.split(key)
+        batch = action.shape[:-1]
+        if config.num_levels:
+            t = diffusion.discrete_times(key_time, batch, config.num_levels)
+        else:
+            t = diffusion.uniform_times(key_time, batch)
+        eps = jax.random.normal(key_noise, action.shape)
+        apply = functools.partial(network.apply, params)
+        return diffusion.denoising_loss(
+            apply, config.kind, diffusion.level_at(schedule, t), action, eps, obs, c_noise=c_noise
+        )
+
+    def sample(key: Key, params: PyTree, obs: Array, temperature: ArrayLike = 1.0) -> Array:
+        key_start, key_chain = jax.random.split(key)
+        x_T = jax.random.normal(key_start, (*obs.shape[:-1], spec.action_dim))
+        apply = functools.partial(network.apply, params)
+        denoise = diffusion.clip(diffusion.denoiser(apply, config.kind, obs, c_noise=c_noise))
+        x0 = diffusion.sample(
+            denoise, table, x_T, key_chain, temperature=temperature, grad_steps=config.grad_steps or None
+        )
+        return jnp.clip(x0, -1.0, 1.0)
+
+    return DiffusionPolicy(init, loss, sample)

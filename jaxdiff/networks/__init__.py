@@ -1,0 +1,11 @@
+"""Flax modules called (x, t, cond) -> [*B, D], and critics. They know no schedule."""
+
+from collections.abc import Callable
+
+from flax import linen as nn
+
+from jaxdiff.networks.mlp import ACTIVATIONS, Mlp, MlpDenoiser, QFunction
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {"mlp": MlpDenoiser}
+
+__all__ = ["ACTIVATIONS", "NETWORKS", "Mlp", "MlpDenoiser", "QFunction"]

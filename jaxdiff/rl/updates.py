@@ -1,0 +1,41 @@
+"""Formulas of reinforcement learning that need no network. Unbatched unless said otherwise; vmap where they are used."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxdiff.types import Array, PyTree
+
+
+def td_target(reward: Array, discount: Array, next_value: Array, discount_factor: ArrayLike) -> Array:
+    """r + gamma (1 - terminated) V(s'), without gradient.
+
+    Args:
+      reward: [*B].
+      discount: [*B], 0 where the episode terminated, 1 elsewhere, time limits included.
+      next_value: [*B].
+      discount_factor: gamma in [0, 1]; may be traced.
+    """
+    return jax.lax.stop_gradient(reward + discount_factor * discount * next_value)
+
+
+def polyak(online: PyTree, target: PyTree, rate: ArrayLike) -> PyTree:
+    """Moves the target towards the online parameters: rate online + (1 - rate) target."""
+    return jax.tree.map(lambda o, t: t + rate * (o - t), online, target)
+
+
+def normalised_q_loss(q: Array, q_normaliser: Array) -> Array:
+    """-mean(q) / mean|q_normaliser|, the denominator without gradient: a policy loss free of the reward's scale.
+
+    Args:
+      q: [B] values of the policy's actions.
+      q_normaliser: [B] values whose mean magnitude divides; Diffusion-QL takes them from the other critic.
+
+    Reference: Fujimoto and Gu 2021, arXiv:2106.06860, eq. 5; Wang et al. 2023, arXiv:2208.06193, section 4.
+    """
+    return -jnp.mean(q) / jax.lax.stop_gradient(jnp.mean(jnp.abs(q_normaliser)))
+
+
+def select_candidate(candidates: Array, index: Array) -> Array:
+    """candidates [N, *B, U] at index [*B] -> [*B, U], each example its own candidate."""
+    return jnp.take_along_axis(candidates, index[None, ..., None], axis=0)[0]

@@ -1,0 +1,107 @@
+"""Floor 0: the words every room shares.
+
+Shape letters, used in every docstring and field comment of the package:
+L lanes, S seeds, A agents, B batch, H horizon, C chunk, O observation, U action, E critics, K updates, N transitions;
+`*B` is any number of leading axes, none included. Features are always last.
+"""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+from typing import Any, NamedTuple
+
+from flax import struct
+import jax
+
+Array = jax.Array
+Key = jax.Array  # a typed key, jax.random.key(...)
+PyTree = Any
+Metrics = dict[str, Array]  # name -> scalar, one number per update
+
+
+@struct.dataclass
+class Transition:
+    """One step of experience, or a batch of them."""
+
+    obs: Array  # [*B, O]
+    action: Array  # [*B, U] in [-1, 1]
+    reward: Array  # [*B]
+    discount: Array  # [*B] 1 - terminated: 0 where the task ended, 1 elsewhere, time limits included
+    next_obs: Array  # [*B, O]
+
+
+@struct.dataclass
+class Trajectory:
+    """Episodes as the evaluator returns them, padded to one length."""
+
+    obs: Array  # [*B, H, O]
+    action: Array  # [*B, H, U]
+    reward: Array  # [*B, H], 0 after the episode's end
+    mask: Array  # [*B, H] 1 while the episode runs, its last step included
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """Static facts about a task: hashable, so it can select a compiled program.
+
+    Actions are always in [-1, 1]; an adapter whose simulator wants another range rescales inside.
+    """
+
+    name: str
+    obs_dim: int
+    action_dim: int
+    max_episode_steps: int
+    num_agents: int | None = None  # None: no agent axis; otherwise arrays carry [A, ...] before features
+    reference_scores: tuple[float, float] | None = None  # (random, expert) undiscounted returns; normalised score 0 and 100
+
+
+@struct.dataclass
+class TrainState:
+    """Everything that changes while training, and nothing else: no functions, no optimiser objects.
+
+    Hyperparameters are inside, traced: one leading axis over the whole state is the sweep, the seeds or the agents.
+    """
+
+    step: Array  # [] int32, updates applied so far
+    params: PyTree
+    target_params: PyTree
+    opt_state: PyTree
+    hparams: Any  # a struct.dataclass of float32 scalars
+
+
+class Algorithm(NamedTuple):
+    """A learning method as pure functions.
+
+    init(key, hparams) -> TrainState
+    update(key, state, batch [B]) -> (TrainState, Metrics)
+    act(key, state, obs [*B, O], memory) -> (action chunk [*B, C, U], memory)
+    init_memory(batch_shape) -> memory
+    """
+
+    init: Callable[[Key, Any], TrainState]
+    update: Callable[[Key, TrainState, Transition], tuple[TrainState, Metrics]]
+    act: Callable[[Key, TrainState, Array, PyTree], tuple[Array, PyTree]]
+    init_memory: Callable[[tuple[int, ...]], PyTree]
+
+
+class TimeStep(NamedTuple):
+    """What an environment answers to an action."""
+
+    obs: Array  # [O] or [A, O]
+    reward: Array  # [] or [A]
+    terminated: Array  # [] bool: the task ended, no bootstrap
+    truncated: Array  # [] bool: the clock ended, bootstrap
+
+
+class Env(NamedTuple):
+    """A simulator as two pure functions of one (unbatched) environment; callers vmap.
+
+    reset(key) -> (env_state, obs)
+    step(env_state, action) -> (env_state, TimeStep)
+    spec: static facts
+    facts: names and arrays a picture or a report may want (a maze's walls, a goal); never read by training
+    """
+
+    reset: Callable[[Key], tuple[PyTree, Array]]
+    step: Callable[[PyTree, Array], tuple[PyTree, TimeStep]]
+    spec: Spec
+    facts: Mapping[str, Any] = {}
