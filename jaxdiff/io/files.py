@@ -38,14 +38,23 @@ def write_atomic(path: str | os.PathLike[str], write: Callable[[BinaryIO], None]
 
 
 def write_json_atomic(path: str | os.PathLike[str], value: Any) -> None:
-    """Writes `value` as indented JSON; numpy scalars and arrays, paths and tuples become plain numbers, strings, lists.
+    """Writes `value` as `encode_json` gives it.
 
     Raises:
       TypeError: a value has no JSON form. Nothing was written.
       OSError: see `write_atomic`.
     """
-    text = json.dumps(value, indent=1, default=_plain) + "\n"
-    write_atomic(path, lambda file: _write_bytes(file, text.encode()))
+    content = encode_json(value).encode()
+    write_atomic(path, lambda file: _write_bytes(file, content))
+
+
+def encode_json(value: Any) -> str:
+    """Indented JSON; numpy scalars and arrays, paths and tuples become plain numbers, strings and lists.
+
+    Raises:
+      TypeError: a value has no JSON form.
+    """
+    return json.dumps(value, indent=1, default=_plain) + "\n"
 
 
 def write_npz_atomic(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:

@@ -1,0 +1,306 @@
+"""Checkpoints of a pack's whole state. The only module that knows orbax.
+
+A step folder is orbax's, plus `card.json`, written after orbax has put the folder in place: score, metadata, the layout
+of the tree and the size and CRC-32 of each file. A folder without a card, or whose files do not match it, is not a
+checkpoint: it is passed over with a warning. That way a damaged folder is known before orbax tries to read it.
+"""
+
+from collections.abc import Iterator
+from concurrent import futures
+import logging as std_logging
+import math
+import os
+from pathlib import Path
+import shutil
+from types import TracebackType
+from typing import Any
+import zlib
+
+from absl import logging
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from jaxdiff.io import files
+from jaxdiff.types import PyTree
+
+CARD = "card.json"
+
+Layout = dict[str, list[Any]]  # path of a leaf -> [dtype, shape]
+
+
+class Checkpoints:
+    """Saves and restores pytrees in one folder, keeping the last few and the best few.
+
+    `save` copies to the host and writes in a background thread, so the caller may donate the state at once. Opening a
+    folder to read changes nothing in it; damaged and half-written steps are removed by the next `save`.
+
+    Args:
+      directory: the folder; made by the first save.
+      keep_last: how many of the newest checkpoints stay. At least 1.
+      keep_best: how many of the highest scores stay besides; checkpoints without a finite score never count.
+
+    Raises:
+      ValueError: keep_last < 1 or keep_best < 0.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], keep_last: int = 2, keep_best: int = 1) -> None:
+        if keep_last < 1 or keep_best < 0:
+            raise ValueError(f"keep_last={keep_last} must be at least 1 and keep_best={keep_best} at least 0.")
+        self._directory = Path(directory).absolute()
+        self._keep_last, self._keep_best = keep_last, keep_best
+        self._writer = futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._pending: futures.Future[None] | None = None
+        self._manager: ocp.CheckpointManager | None = None
+        self._cards = dict(self._read_cards())
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def save(self, step: int, tree: PyTree, score: float | None = None, metadata: dict[str, Any] | None = None) -> None:
+        """Starts writing `tree` as the checkpoint of `step`; an earlier checkpoint of that step is replaced.
+
+        Returns as soon as the host holds a copy, after waiting for the save before this one.
+
+        Args:
+          step: updates applied so far, not negative.
+          tree: arrays, typed keys and Python numbers. May be donated afterwards.
+          score: higher is better; None or a non-finite number leaves the checkpoint out of the best.
+          metadata: anything with a JSON form.
+
+        Raises:
+          ValueError: step is negative.
+          TypeError: metadata has no JSON form.
+          OSError: the save before this one failed, for instance on a full disk. Earlier checkpoints are untouched.
+        """
+        if step < 0:
+            raise ValueError(f"step={step} must not be negative.")
+        files.encode_json(metadata)
+        self.wait()
+        usable = score is not None and math.isfinite(score)
+        card = {
+            "score": float(score) if usable else None,  # type: ignore[arg-type]
+            "metadata": metadata or {},
+            "layout": _layout(tree),
+        }
+        self._pending = self._writer.submit(self._write, int(step), _host_copy(tree), card)
+
+    def latest_step(self) -> int | None:
+        """Newest step whose files are whole; None when there is none. After a restore fell back: the restored step."""
+        self.wait()
+        return max(self._cards, default=None)
+
+    def best_step(self) -> int | None:
+        """Step with the highest score, the newest of equals; None when no checkpoint has a finite score."""
+        self.wait()
+        return max(_scored(self._cards), key=lambda step: (self._cards[step]["score"], step), default=None)
+
+    def steps(self) -> list[int]:
+        """Steps that can be restored, ascending."""
+        self.wait()
+        return sorted(self._cards)
+
+    def metadata(self, step: int) -> dict[str, Any]:
+        """What `save` was given as metadata.
+
+        Raises:
+          KeyError: there is no whole checkpoint of that step.
+        """
+        self.wait()
+        if step not in self._cards:
+            raise KeyError(f"no checkpoint of step {step} in {self._directory}; steps: {sorted(self._cards)}.")
+        return dict(self._cards[step]["metadata"])
+
+    def restore(self, like: PyTree, step: int | None = None) -> PyTree:
+        """Reads a checkpoint.
+
+        Args:
+          like: the tree to fill: arrays or `jax.ShapeDtypeStruct`s, placed by their sharding if they have one, else on
+            the default device; numpy arrays come back as numpy.
+          step: which one; None takes the newest and, if its content is damaged, the one before. `latest_step` then
+            says which it was: rows of metrics after it must be dropped.
+
+        Raises:
+          ValueError: nothing to restore, the requested step is damaged, or the tree on disk differs from `like`.
+        """
+        self.wait()
+        wanted = [step] if step is not None else sorted(self._cards, reverse=True)
+        for candidate in wanted:
+            if candidate not in self._cards:
+                raise ValueError(f"no checkpoint of step {step} in {self._directory}; steps: {sorted(self._cards)}.")
+            folder, card = self._directory / str(candidate), self._cards[candidate]
+            damage = _damage(folder, card, checksums=True)
+            if damage is None:
+                _check_layout(folder, card["layout"], _layout(like))
+                return self._open().restore(candidate, args=ocp.args.StandardRestore(_placed(like)))
+            del self._cards[candidate]
+            if step is not None:
+                raise ValueError(f"checkpoint at {folder} is damaged ({damage}); steps: {sorted(self._cards)}.")
+            logging.warning("checkpoint at %s is damaged (%s); trying the one before.", folder, damage)
+        raise ValueError(f"no whole checkpoint in {self._directory}; start the run anew or restore a copy.")
+
+    def wait(self) -> None:
+        """Blocks until the last save is on disk.
+
+        Raises:
+          OSError, ValueError: what went wrong while writing.
+        """
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def close(self) -> None:
+        """Waits and releases the background thread. May be called twice."""
+        try:
+            self.wait()
+        finally:
+            self._writer.shutdown()
+            if self._manager is not None:
+                self._manager.close()
+                self._manager = None
+
+    def _open(self) -> ocp.CheckpointManager:
+        # Synchronous and keeping everything: which thread writes and what is deleted when is decided here, because a
+        # checkpoint may go only after the card of a newer one is on disk.
+        if self._manager is None:
+            options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False, save_root_metadata=False)
+            self._manager = ocp.CheckpointManager(self._directory, options=options)
+        return self._manager
+
+    def _write(self, step: int, tree: PyTree, card: dict[str, Any]) -> None:
+        manager = self._open()
+        self._clean(step)
+        manager.reload()
+        manager.save(step, args=ocp.args.StandardSave(tree), force=True)
+        folder = self._directory / str(step)
+        card["files"] = {name: [os.path.getsize(folder / name), _crc(folder / name)] for name in _file_names(folder)}
+        files.write_json_atomic(folder / CARD, card)
+        self._cards[step] = card
+        best = sorted(_scored(self._cards), key=lambda known: (self._cards[known]["score"], known), reverse=True)
+        keep = {*sorted(self._cards)[-self._keep_last :], *best[: self._keep_best]}
+        for old in set(self._cards) - keep:
+            del self._cards[old]
+            manager.delete(old)
+
+    def _clean(self, step: int) -> None:
+        """Removes what a killed run left, what was found damaged, and the step about to be written."""
+        self._cards.pop(step, None)
+        for entry in list(self._directory.iterdir()):
+            is_step = entry.name.isdecimal() and int(entry.name) not in self._cards
+            if entry.is_dir() and (is_step or "orbax-checkpoint-tmp" in entry.name):
+                shutil.rmtree(entry)
+
+    def _read_cards(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        names = os.listdir(self._directory) if self._directory.is_dir() else []
+        for name in sorted((name for name in names if name.isdecimal()), key=int):
+            folder = self._directory / name
+            try:
+                card = files.read_json(folder / CARD)
+                damage = _damage(folder, card, checksums=False)
+            except FileNotFoundError:
+                damage = f"it has no {CARD}: the run ended while it was being written"
+            except ValueError as error:
+                damage = str(error)
+            if damage is None:
+                yield int(name), card
+            else:
+                logging.warning("checkpoint at %s is passed over: %s.", folder, damage)
+
+
+def _scored(cards: dict[int, dict[str, Any]]) -> list[int]:
+    return [step for step, card in cards.items() if card["score"] is not None]
+
+
+def _file_names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != CARD)
+
+
+def _crc(path: Path) -> int:
+    value = 0
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            value = zlib.crc32(block, value)
+    return value
+
+
+def _damage(folder: Path, card: dict[str, Any], *, checksums: bool) -> str | None:
+    """What is wrong with the files the card names; None when nothing is."""
+    for name, (size, crc) in card["files"].items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} bytes, not {size}"
+        if checksums and _crc(path) != crc:
+            return f"the content of {name} changed since it was written"
+    return None
+
+
+def _host_copy(tree: PyTree) -> PyTree:
+    """The tree with every array copied out of reach of a later donation."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
+    on_cpu = all(device.platform == "cpu" for leaf in leaves for device in leaf.devices())
+    if not on_cpu:
+        for leaf in leaves:
+            leaf.copy_to_host_async()
+
+    def copy(leaf: Any) -> Any:
+        if isinstance(leaf, np.ndarray):
+            return leaf.copy()
+        if not isinstance(leaf, jax.Array):
+            return leaf
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return leaf.copy()
+        # On CPU the numpy view of an array is its buffer, and holding it would keep XLA from reusing a donated one.
+        return np.asarray(leaf.copy() if on_cpu else leaf)
+
+    return jax.tree.map(copy, tree)
+
+
+def _placed(like: PyTree) -> PyTree:
+    """`like` with a sharding on every leaf that is to be a `jax.Array`."""
+    default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+    def place(leaf: Any) -> Any:
+        if not isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
+            return leaf
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or default)
+
+    return jax.tree.map(place, like)
+
+
+def _layout(tree: PyTree) -> Layout:
+    def entry(leaf: Any) -> list[Any]:
+        if not hasattr(leaf, "dtype"):
+            return [type(leaf).__name__, []]
+        return [str(leaf.dtype), list(leaf.shape)]
+
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): entry(leaf) for path, leaf in leaves}
+
+
+def _check_layout(folder: Path, held: Layout, wanted: Layout) -> None:
+    for name in [*wanted, *held]:
+        here, there = held.get(name), wanted.get(name)
+        if here != there:
+            raise ValueError(
+                f"checkpoint at {folder} holds {_describe(name, here)}, the program wants {_describe(name, there)}; "
+                "did the config change?"
+            )
+
+
+def _describe(name: str, entry: list[Any] | None) -> str:
+    return f"no {name!r}" if entry is None else f"{name!r} as {entry[0]}{entry[1]}"
+
+
+def _is_for_users(record: std_logging.LogRecord) -> bool:
+    return "orbax" not in Path(record.pathname).parts or record.levelno >= std_logging.ERROR
+
+
+# orbax reports each step of each save through absl's logger; only its errors concern whoever watches a run.
+logging.get_absl_logger().addFilter(_is_for_users)
