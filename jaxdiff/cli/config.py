@@ -1,0 +1,309 @@
+"""Config files and their flags: `--config=NAME --config.hparams.lr=1e-3 --sweep=lr,seed`.
+
+A config file defines `get_config()`, or `get_config(arg)` for `--config=NAME:arg`, that returns a
+`ml_collections.ConfigDict`, and any number of studies: `sweep_<name>()` yields flat dotted dicts such as
+`{"hparams.lr": 1e-3, "seed": 2}`. `--config` takes a path, or the name of a config that ships with the package.
+
+Every key is checked against the locked config before anything is traced, and an override is kept as it was given so
+that it can be written beside the results.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import copy
+import dataclasses
+import importlib.util
+import inspect
+from pathlib import Path
+import re
+from types import ModuleType
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+import jaxdiff
+from jaxdiff.cli.suggest import did_you_mean
+
+LANES = ("auto", "vmap", "map", "shard", "pmap")
+SweepFunction = Callable[[], Iterable[Mapping[str, Any]]]
+
+_CONFIG_HELP = """  --config: path of a config file, or a shipped name ({names}); NAME:arg is passed on to get_config
+  --config.KEY: a new value for one key of the config, for example --config.hparams.lr=1e-3"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Parsed:
+    """A command line that was checked."""
+
+    config: ConfigDict  # locked, overrides applied
+    config_name: str  # the value of --config as given, "name" or "path.py:arg"
+    config_path: Path
+    overrides: dict[str, Any]  # dotted key -> parsed value, in the order of the command line
+    sweep: tuple[str, ...]  # names in sweeps(config_path)
+    workdir: Path | None
+    dry_run: bool
+    lanes: str  # one of LANES
+    flags: flags.FlagValues  # whatever else the command defined
+
+
+def define_flags(flag_values: flags.FlagValues) -> None:
+    """Define what every training command shares; `parse` adds `--config` and its keys."""
+    flags.DEFINE_list("sweep", [], "names of sweep_<name> functions of the config; several give their product",
+                      flag_values=flag_values)  # fmt: skip
+    flags.DEFINE_string("workdir", None, "run folder to write, or to go on with", flag_values=flag_values)
+    flags.DEFINE_bool("dry_run", False, "print the plan and what it needs, train nothing", flag_values=flag_values)
+    flags.DEFINE_enum("lanes", "auto", LANES, "how the members of a pack run side by side", flag_values=flag_values)
+
+
+def shipped() -> dict[str, Path]:
+    """The configs that come with jaxdiff: name -> path. In a checkout they lie in the top folder `experiments`."""
+    package = Path(jaxdiff.__file__).resolve().parent
+    folders = (package / "experiments", package.parent / "experiments")
+    folder = next((f for f in folders if f.is_dir()), folders[0])
+    paths = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.py"))}
+    return {name: path for name, path in paths.items() if not any(p.startswith("_") for p in name.split("/"))}
+
+
+def load(flag_value: str, overrides: Iterable[tuple[str, str]] = ()) -> ConfigDict:
+    """The config that `--config=flag_value --config.KEY=VALUE ...` gives, locked.
+
+    Args:
+      flag_value: a path or shipped name, optionally with `:arg`.
+      overrides: pairs of dotted key and text, as on the command line.
+
+    Raises:
+      KeyError: unknown config name or key.
+      ValueError: a text that is not of the key's type, or a config file without a usable get_config.
+    """
+    argv = [f"--config={flag_value}", *(f"--config.{key}={text}" for key, text in overrides)]
+    flag_values = flags.FlagValues()
+    define_flags(flag_values)
+    return parse(argv, flag_values).config
+
+
+def parse(argv: Sequence[str], flag_values: flags.FlagValues, usage: str = "") -> Parsed:
+    """Parse a training command's arguments.
+
+    Args:
+      argv: arguments after the command's name.
+      flag_values: fresh, with `define_flags` and the command's own flags defined on it; it is filled here.
+      usage: printed above the flags for `--help`, normally the command's docstring.
+
+    Raises:
+      KeyError: unknown config, config key, or sweep name.
+      ValueError: `--config` missing, a value of the wrong type, an unknown flag, a positional argument.
+      SystemExit: after printing the help.
+    """
+    if _wants_help(argv):
+        _print_help(flag_values, usage, _CONFIG_HELP.format(names=", ".join(shipped()) or "none"))
+    flag_value, rest = _take_config(argv)
+    path, argument = resolve(flag_value)
+    config = _get_config(path, argument)
+    _check_keys(config, rest)
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=flag_values, sys_argv=["jaxdiff", *rest])
+    except (config_flags.FlagOrderError, config_flags.UnsupportedOperationError) as error:
+        raise ValueError(str(error)) from None
+    positional = parse_flags(rest, flag_values)
+    if positional:
+        raise ValueError(f"unexpected argument {positional[0]!r}; flags start with --, for example --config=NAME.")
+    names = tuple(flag_values.sweep)
+    known = sweeps(path)
+    for name in names:
+        if name not in known:
+            raise KeyError(f"unknown sweep {name!r} in {path.name}; {did_you_mean(name, known)}")
+    return Parsed(
+        config=flag_values.config,
+        config_name=flag_value,
+        config_path=path,
+        overrides=dict(config_flags.get_override_values(flag_values["config"])),
+        sweep=names,
+        workdir=None if flag_values.workdir is None else Path(flag_values.workdir).expanduser(),
+        dry_run=flag_values.dry_run,
+        lanes=flag_values.lanes,
+        flags=flag_values,
+    )
+
+
+def parse_flags(argv: Sequence[str], flag_values: flags.FlagValues, usage: str = "") -> list[str]:
+    """Parse the flags of a command without a config; flags and positional arguments may be mixed.
+
+    Returns:
+      The positional arguments.
+
+    Raises:
+      ValueError: an unknown flag (the nearest one is named) or a value of the wrong type.
+      SystemExit: after printing the help.
+    """
+    if _wants_help(argv):
+        _print_help(flag_values, usage)
+    flag_values.set_gnu_getopt(True)
+    try:
+        positional: list[str] = flag_values(["jaxdiff", *argv])[1:]
+    except flags.IllegalFlagValueError as error:
+        raise ValueError(_wrong_type(str(error), flag_values)) from None
+    except flags.Error as error:
+        raise ValueError(str(error)) from None
+    return positional
+
+
+def resolve(flag_value: str) -> tuple[Path, str | None]:
+    """The file and the argument that a `--config` value means; a file of that name wins over a shipped config.
+
+    Raises:
+      KeyError: neither a file nor a shipped name.
+    """
+    name, colon, argument = flag_value.partition(":")
+    if Path(name).is_file():
+        return Path(name).resolve(), argument if colon else None
+    known = shipped()
+    if name.removesuffix(".py") not in known:
+        raise KeyError(f"config {name!r} is neither a file nor a shipped config; {did_you_mean(name, known)}")
+    return known[name.removesuffix(".py")], argument if colon else None
+
+
+def sweeps(config_path: Path) -> dict[str, SweepFunction]:
+    """The studies of a config file: `sweep_<name>` functions by name, in the order they are written."""
+    module = _load_module(config_path)
+    found = {key.removeprefix("sweep_"): value for key, value in vars(module).items() if key.startswith("sweep_")}
+    return {name: function for name, function in found.items() if callable(function)}
+
+
+def apply_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
+    """A copy of the config with new values, for a member of a study; the original stays as it is.
+
+    An int is taken for a float and a list for a tuple; nothing else is converted.
+
+    Raises:
+      KeyError: unknown key.
+      ValueError: a value of the wrong type, or a key that names a group.
+    """
+    result = copy.deepcopy(config)
+    for key, value in overrides.items():
+        _check_key(config, key)
+        group, leaf = _parent(result, key)
+        group[leaf] = _coerce(key, value, group.get_type(leaf))
+    return result
+
+
+def _take_config(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """Split `--config=X` or `--config X` from the rest, wherever it stands; the last one counts."""
+    value, rest, arguments = None, [], list(argv)
+    while arguments:
+        argument = arguments.pop(0)
+        if argument in ("--config", "-config") and arguments:
+            value = arguments.pop(0)
+        elif re.match(r"--?config=", argument):
+            value = argument.partition("=")[2]
+        else:
+            rest.append(argument)
+    if not value:
+        raise ValueError(f"--config is missing: give a file or one of: {', '.join(shipped()) or 'none shipped'}.")
+    return value, rest
+
+
+def _load_module(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"jaxdiff_config_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"config {str(path)!r} is not a Python file; its name must end in .py.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _get_config(path: Path, argument: str | None) -> ConfigDict:
+    function = getattr(_load_module(path), "get_config", None)
+    if function is None:
+        raise ValueError(f"config {str(path)!r} has no get_config(); add one that returns a ConfigDict.")
+    arguments = [] if argument is None else [argument]
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError:
+        given = "no argument" if argument is None else f"the argument {argument!r}"
+        raise ValueError(f"get_config{inspect.signature(function)} of {path.name} cannot take {given}.") from None
+    config = function(*arguments)
+    if not isinstance(config, ConfigDict):
+        raise ValueError(f"get_config() of {path.name} returned {type(config).__name__}; it must return a ConfigDict.")
+    return config.lock()
+
+
+def _leaves(config: ConfigDict, prefix: str = "") -> Iterator[str]:
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def _check_keys(config: ConfigDict, argv: Sequence[str]) -> None:
+    for argument in argv:
+        match = re.match(r"--?(no)?config\.([^=]+)", argument)
+        if match is None:
+            continue
+        key = match.group(2)
+        _check_key(config, key)
+        group, leaf = _parent(config, key)
+        if group.get_type(leaf) is type(None):
+            raise ValueError(f"config key {key!r} is None; give it a type there with config_dict.placeholder(type).")
+
+
+def _check_key(config: ConfigDict, key: str) -> None:
+    """Raise unless `key` is a dotted path to a value.
+
+    Raises:
+      KeyError: no such key.
+      ValueError: the key names a group.
+    """
+    known = list(_leaves(config))
+    if key in known:
+        return
+    inside = [leaf for leaf in known if leaf.startswith(f"{key}.")]
+    if inside:
+        raise ValueError(f"config key {key!r} is a group; set one of its keys: {', '.join(inside)}.")
+    same_name = [leaf for leaf in known if leaf.rpartition(".")[2] == key.rpartition(".")[2]]
+    if same_name:
+        raise KeyError(f"unknown config key {key!r}; did you mean {same_name[0]!r}?")
+    raise KeyError(f"unknown config key {key!r}; {did_you_mean(key, known)}")
+
+
+def _parent(config: ConfigDict, key: str) -> tuple[ConfigDict, str]:
+    *groups, leaf = key.split(".")
+    for name in groups:
+        config = config[name]
+    return config, leaf
+
+
+def _coerce(key: str, value: Any, wanted: type) -> Any:
+    value = value.item() if type(value).__module__ == "numpy" and value.ndim == 0 else value
+    if wanted is type(None) or (type(value) is wanted):
+        return value
+    if wanted is float and type(value) is int:
+        return float(value)
+    if wanted is tuple and isinstance(value, list):
+        return tuple(value)
+    raise ValueError(f"config key {key!r} wants {wanted.__name__}, got {value!r} ({type(value).__name__}).")
+
+
+def _wrong_type(message: str, flag_values: flags.FlagValues) -> str:
+    """The message about a config key in our words; other messages as absl wrote them."""
+    match = re.match(r"flag --config\.([^=]+)=(.*?): ", message, flags=re.DOTALL)
+    if match is None:
+        return message
+    key, text = match.groups()
+    config: Any = flag_values["config"].value
+    group, leaf = _parent(config, key)
+    return f"config key {key!r} wants {group.get_type(leaf).__name__}, got {text!r}."
+
+
+def _wants_help(argv: Sequence[str]) -> bool:
+    return any(argument in ("-h", "--help", "-help") for argument in argv)
+
+
+def _print_help(flag_values: flags.FlagValues, usage: str, config_help: str = "") -> None:
+    parts = [usage.strip(), "flags:", config_help]
+    for name in sorted(flag_values):
+        flag = flag_values[name]
+        default = f"; default {flag.default_as_str}" if flag.default else ""
+        parts.append(f"  --{name}: {flag.help}{default}")
+    print("\n".join(part for part in parts if part))
+    raise SystemExit(0)
