@@ -97,7 +97,8 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
       ValueError: the file is not a whole npz, or holds pickled objects.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: np.load leaves the file open when it is not a whole zip.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (zipfile.BadZipFile, EOFError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is not a readable npz file ({error}); it was cut short or is not ours.") from error

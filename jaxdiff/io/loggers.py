@@ -88,10 +88,11 @@ class WandbFanout:
       members: L of them, in lane order.
       config: the run's resolved config; each member's overrides and seed are laid over it.
       run_id: name of the whole run. When given, a resumed run continues the same W&B runs instead of making new ones;
-        W&B itself ignores rows whose step it already has, and those are the same rows, so nothing is logged twice.
+        rows whose step W&B already has are ignored by it, and they are the same rows, so nothing is logged twice.
 
     Raises:
       ImportError: the extra is not installed.
+      ValueError: WANDB_MODE asks for the server and nobody is logged in.
     """
 
     def __init__(
@@ -101,6 +102,11 @@ class WandbFanout:
             import wandb
         except ImportError as error:
             raise ImportError('Weights & Biases is not installed; run: pip install "jaxdiff[wandb]"') from error
+        mode = os.environ.get("WANDB_MODE", "offline")
+        if mode in ("online", "shared") and not wandb.login(prompt=False, verify=False):
+            raise ValueError(
+                f"WANDB_MODE={mode} needs a login: run `wandb login`, or set WANDB_MODE=offline and `wandb sync` later."
+            )
         self._runs = [
             wandb.init(
                 project=project,
@@ -109,7 +115,7 @@ class WandbFanout:
                 name=f"{member.label} seed={member.seed}",
                 group=member.label,
                 config={**config, **member.overrides, "algorithm": member.algorithm, "seed": member.seed},
-                mode=os.environ.get("WANDB_MODE", "offline"),
+                mode=mode,
                 reinit="create_new",
             )
             for member in members
@@ -124,7 +130,7 @@ class WandbFanout:
     def close(self) -> None:
         """Ends all runs."""
         for run in self._runs:
-            run.finish(quiet=True)
+            run.finish()
 
 
 def _columns(values: Mapping[str, np.ndarray], prefix: str, lanes: int) -> dict[str, list[float]]:
