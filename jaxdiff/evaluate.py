@@ -1,0 +1,132 @@
+"""Episodes of a policy: on device, in one program; or on a host simulator, one batched action call per step."""
+
+from collections.abc import Callable
+from typing import Any
+
+from flax import struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff.envs import HostEnv
+from jaxdiff.types import Algorithm, Array, Env, Key, PyTree, Spec, TrainState, Trajectory
+
+
+@struct.dataclass
+class Evaluation:
+    """What M episodes of one member gave."""
+
+    returns: Array  # [M] undiscounted
+    lengths: Array  # [M] steps until the episode ended, its last step included
+    recorded: Trajectory  # [R, H, ...] the first R episodes
+
+
+def normalised_scores(returns: np.ndarray, spec: Spec) -> np.ndarray | None:
+    """100 (return - random) / (expert - random), or None where the task has no reference scores.
+
+    Reference: Fu et al. 2020, arXiv:2004.07219, section 4.
+    """
+    if spec.reference_scores is None:
+        return None
+    low, high = spec.reference_scores
+    return 100.0 * (np.asarray(returns) - low) / (high - low)
+
+
+def make_rollout(
+    algorithm: Algorithm, env: Env, num_episodes: int, *, num_recorded: int = 0
+) -> Callable[[Key, TrainState], Evaluation]:
+    """Builds the evaluation of one member: M episodes side by side, scanned to the task's time limit.
+
+    The algorithm's action chunk [M, C, U] is executed open loop for C steps, then it acts again; its memory is
+    threaded through. Reward after an episode's end does not count.
+
+    Args:
+      algorithm: whose `act` is evaluated.
+      env: the task; vmapped here.
+      num_episodes: M >= 1.
+      num_recorded: R, episodes whose observations, actions and rewards are kept for pictures.
+
+    Returns:
+      (key, state) -> Evaluation; consumes key.
+
+    Raises:
+      ValueError: num_episodes < 1 or num_recorded > num_episodes.
+    """
+    if num_episodes < 1 or num_recorded > num_episodes:
+        raise ValueError(
+            f"eval_episodes={num_episodes} and recorded episodes={num_recorded}; "
+            "at least 1 episode is needed, and no more can be recorded than are run."
+        )
+    step = jax.vmap(env.step)
+    limit = env.spec.max_episode_steps
+
+    def env_step(carry: PyTree, action: Array) -> tuple[PyTree, tuple[Array, ...]]:
+        env_state, obs, running = carry
+        env_state, timestep = step(env_state, action)
+        reward = jnp.where(running, timestep.reward, 0.0)
+        kept = (obs[:num_recorded], action[:num_recorded], reward[:num_recorded], running[:num_recorded])
+        carry = (env_state, timestep.obs, running & ~(timestep.terminated | timestep.truncated))
+        return carry, (reward, running, *kept)
+
+    def rollout(key: Key, state: TrainState) -> Evaluation:
+        key_reset, key_act = jax.random.split(key)
+        env_state, obs = jax.vmap(env.reset)(jax.random.split(key_reset, num_episodes))
+        memory = algorithm.init_memory((num_episodes,))
+        chunk_length = jax.eval_shape(algorithm.act, key, state, obs, memory)[0].shape[1]
+
+        def act_and_step(carry: PyTree, k: Array) -> tuple[PyTree, tuple[Array, ...]]:
+            inner, memory = carry
+            action, memory = algorithm.act(jax.random.fold_in(key_act, k), state, inner[1], memory)
+            inner, out = jax.lax.scan(env_step, inner, jnp.moveaxis(action, 1, 0))
+            return (inner, memory), out
+
+        start = ((env_state, obs, jnp.ones((num_episodes,), bool)), memory)
+        _, out = jax.lax.scan(act_and_step, start, jnp.arange(-(-limit // chunk_length)))
+        # [T / C, C, ...] -> [T, ...] -> episodes first
+        out = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, *x.shape[2:])[:limit], 0, 1), out)
+        reward, running, obs, action, recorded_reward, mask = out
+        recorded = Trajectory(obs, action, recorded_reward, mask.astype(jnp.float32))
+        return Evaluation(reward.sum(axis=1), running.sum(axis=1), recorded)
+
+    return rollout
+
+
+def make_host_rollout(
+    algorithm: Algorithm, env: HostEnv, num_episodes: int, *, num_recorded: int = 0
+) -> Callable[[Key, TrainState], Evaluation]:
+    """As `make_rollout`, for a simulator that runs on the host with `num_episodes` copies side by side.
+
+    The episodes' starts come from the key, so two members evaluated with one key face the same starts.
+    """
+    if env.num_envs != num_episodes:
+        raise ValueError(f"the host simulator runs {env.num_envs} copies, eval_episodes={num_episodes}; make them equal.")
+    act = jax.jit(algorithm.act)
+
+    def rollout(key: Key, state: TrainState) -> Evaluation:
+        key_reset, key_act = jax.random.split(key)
+        obs = env.reset(int(jax.random.randint(key_reset, (), 0, 2**31 - 1)))
+        memory = algorithm.init_memory((num_episodes,))
+        running = np.ones(num_episodes, bool)
+        rows: list[tuple[Any, ...]] = []
+        while running.any() and len(rows) < env.spec.max_episode_steps:
+            chunk, memory = act(jax.random.fold_in(key_act, len(rows)), state, obs, memory)
+            for action in np.moveaxis(np.asarray(chunk), 1, 0):
+                next_obs, reward, terminated, truncated = env.step(action)
+                rows.append((obs, action, np.where(running, reward, 0.0), running))
+                obs, running = next_obs, running & ~(terminated | truncated)
+        all_obs, all_action, reward, mask = (np.stack(column, axis=1) for column in zip(*rows, strict=True))
+        kept = (all_obs[:num_recorded], all_action[:num_recorded], reward[:num_recorded], mask[:num_recorded])
+        recorded = _pad(Trajectory(*kept), env.spec.max_episode_steps)
+        return Evaluation(reward.sum(axis=1), mask.sum(axis=1), recorded)  # type: ignore[arg-type]
+
+    return rollout
+
+
+def _pad(trajectory: Trajectory, length: int) -> Trajectory:
+    """Pads (or cuts) the time axis to `length` with zeros, so that evaluations of different lengths stack."""
+
+    def pad(x: Array) -> np.ndarray:
+        x = np.asarray(x, np.float32)[:, :length]
+        return np.pad(x, [(0, 0), (0, length - x.shape[1])] + [(0, 0)] * (x.ndim - 2))
+
+    return jax.tree.map(pad, trajectory)

@@ -1,0 +1,201 @@
+"""A study cut into groups that share a program, groups cut into packs that fit the device, lanes put side by side.
+
+A study is a list of points, flat dicts of dotted keys; see `experiments/`. A point that only touches `hparams.*` and
+`seed` changes numbers inside a program; anything else changes the program, and members that agree on it form a group.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdiff.types import PyTree
+
+MODES = ("vmap", "map", "shard", "pmap")
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One setting and seed of a study."""
+
+    id: str  # content hash of the resolved setting and seed: the same member keeps it in every study
+    label: str  # the setting without its seed
+    algorithm: str
+    overrides: Mapping[str, Any]
+    seed: int
+    config: Mapping[str, Any]  # resolved, nested
+
+
+@dataclasses.dataclass(frozen=True)
+class Pack:
+    """Members that run side by side in one program."""
+
+    id: str
+    members: tuple[Member, ...]
+
+
+def is_traced(key: str) -> bool:
+    """Whether a dotted key is a number inside a program, rather than a choice of program."""
+    return key == "seed" or key.startswith("hparams.")
+
+
+def content_hash(value: Any) -> str:
+    """Ten hex digits of a JSON value's content, the same in every process and session."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:10]
+
+
+def make_member(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> Member:
+    """A member from its resolved config and the overrides that made it.
+
+    The id covers what decides the result (task, data, algorithm, settings, seed, batch size) and not how the run is
+    organised (chunk length, evaluation and checkpoint intervals).
+    """
+    decisive = ("algorithm", "env", "env_options", "dataset", "model", "hparams", "seed", "batch_size", "num_updates")
+    swept = [f"{key.split('.')[-1]}={_brief(value)}" for key, value in overrides.items() if key not in ("seed", "algorithm")]
+    return Member(
+        id=content_hash({key: config.get(key) for key in decisive}),
+        label=" ".join([config["algorithm"], *swept]),
+        algorithm=config["algorithm"],
+        overrides=dict(overrides),
+        seed=int(config["seed"]),
+        config=config,
+    )
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "x".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def group_members(members: Iterable[Member]) -> list[tuple[Member, ...]]:
+    """Members that can share a program, in order of first appearance. Repeated members are kept once."""
+    groups: dict[str, dict[str, Member]] = {}
+    for member in members:
+        static = {key: value for key, value in member.config.items() if key not in ("hparams", "seed")}
+        groups.setdefault(content_hash(static), {}).setdefault(member.id, member)
+    return [tuple(group.values()) for group in groups.values()]
+
+
+def split_packs(group: Sequence[Member], width: int) -> list[Pack]:
+    """Cuts a group into packs of at most `width` members, as even as possible so that few shapes are compiled.
+
+    Raises:
+      ValueError: width < 1.
+    """
+    if width < 1:
+        raise ValueError(f"pack width {width}; a pack holds at least 1 member.")
+    count = -(-len(group) // width)
+    size = -(-len(group) // count)
+    slices = [tuple(group[i : i + size]) for i in range(0, len(group), size)]
+    return [Pack(content_hash([m.id for m in members]), members) for members in slices]
+
+
+def stack(trees: Sequence[PyTree]) -> PyTree:
+    """L pytrees of scalars or arrays as one with a leading lane axis, on the host."""
+    return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *trees)
+
+
+def lane_of(tree: PyTree, index: int) -> PyTree:
+    """Lane `index` of a stacked pytree."""
+    return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+def lane_mesh(devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
+    """All devices on one axis, "lanes"."""
+    devices = list(devices or jax.devices())
+    return jax.make_mesh((len(devices),), ("lanes",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
+
+
+def lane_count(num_members: int, mode: str, num_devices: int) -> int:
+    """Lanes a program needs for so many members: sharded modes want a multiple of the devices."""
+    return -(-num_members // num_devices) * num_devices if mode in ("shard", "pmap") else num_members
+
+
+def over_lanes(
+    function: Callable[..., PyTree], mode: str, *, donate: bool = False, devices: Sequence[jax.Device] | None = None
+) -> Callable[..., PyTree]:
+    """Compiles a function of one lane for L lanes: (lane, *shared) -> out becomes (lanes [L], *shared) -> outs [L].
+
+    Every mode computes the same numbers up to rounding; which is fastest is for a probe to say.
+
+      vmap   one batched program: lanes are nearly free where the device has room to spare
+      map    lanes one after another inside one program: for a device that one lane fills
+      shard  lanes spread over the devices by `jax.shard_map`, no collectives; L a multiple of the devices
+      pmap   the same through `jax.pmap`, for those who want it
+
+    Inside one device, shard and pmap take their lanes by vmap on an accelerator and one by one on a CPU.
+
+    Args:
+      function: pure; its first argument is a lane, the others are shared by all lanes.
+      mode: one of MODES.
+      donate: the lanes' buffers are given up for the result.
+      devices: for the sharded modes; None for all.
+
+    Raises:
+      ValueError: unknown mode.
+    """
+    if mode not in MODES:
+        raise ValueError(f"lanes={mode!r}; allowed: auto, {', '.join(MODES)}.")
+    donated = (0,) if donate else ()
+
+    def by_vmap(lanes: PyTree, *shared: PyTree) -> PyTree:
+        return jax.vmap(lambda lane: function(lane, *shared))(lanes)
+
+    def by_map(lanes: PyTree, *shared: PyTree) -> PyTree:
+        return jax.lax.map(lambda lane: function(lane, *shared), lanes)
+
+    if mode in ("vmap", "map"):
+        return jax.jit(by_vmap if mode == "vmap" else by_map, donate_argnums=donated)
+    mesh = lane_mesh(devices)
+    inner = by_map if mesh.devices.flat[0].platform == "cpu" else by_vmap
+    if mode == "pmap":
+        return _over_devices(inner, list(mesh.devices.flat), donated)
+    split, whole = jax.sharding.PartitionSpec("lanes"), jax.sharding.PartitionSpec()
+
+    def sharded(lanes: PyTree, *shared: PyTree) -> PyTree:
+        specs = (split, *[whole] * len(shared))
+        # check_vma off: the lanes never meet, and the check does not know every primitive inside `function`.
+        return jax.shard_map(inner, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False)(lanes, *shared)
+
+    return jax.jit(sharded, donate_argnums=donated)
+
+
+def _over_devices(inner: Callable[..., PyTree], devices: list[jax.Device], donated: tuple[int, ...]) -> Callable[..., PyTree]:
+    """pmap over [D, L / D], with the lane axis split and joined around it."""
+    count = len(devices)
+
+    def call(lanes: PyTree, *shared: PyTree) -> PyTree:
+        axes = (0, *[None] * len(shared))
+        if len(shared) not in compiled:
+            compiled[len(shared)] = jax.pmap(inner, in_axes=axes, devices=devices, donate_argnums=donated)
+        fold = jax.tree.map(lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:]), lanes)
+        out = compiled[len(shared)](fold, *shared)
+        return jax.tree.map(lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), out)
+
+    compiled: dict[int, Callable[..., PyTree]] = {}
+    return call
+
+
+def place(lanes: PyTree, mode: str, devices: Sequence[jax.Device] | None = None) -> PyTree:
+    """Puts stacked lanes on the device or, in the sharded modes, splits them over the devices (`NamedSharding`)."""
+    if mode not in ("shard", "pmap"):
+        return jax.device_put(lanes)
+    sharding = jax.sharding.NamedSharding(lane_mesh(devices), jax.sharding.PartitionSpec("lanes"))
+    return jax.device_put(lanes, sharding)
+
+
+def choose_mode(seconds: Mapping[str, float]) -> str:
+    """The fastest of the measured modes; vmap, the simplest program, where another is not at least 5 % faster."""
+    best = min(seconds, key=lambda mode: seconds[mode])
+    return "vmap" if "vmap" in seconds and seconds["vmap"] <= 1.05 * seconds[best] else best
+
+
+def candidate_modes(num_members: int, num_devices: int) -> tuple[str, ...]:
+    """Modes worth probing: a lone member or a lone device leaves fewer."""
+    modes = ["vmap"] + (["map"] if num_members > 1 else []) + (["shard"] if num_devices > 1 and num_members > 1 else [])
+    return tuple(modes)
