@@ -1,0 +1,170 @@
+"""The floors: what may import what, who may touch files, and what `import jaxdiff` costs. See BUILD.md."""
+
+import ast
+from collections.abc import Iterator
+import os
+from pathlib import Path
+import subprocess
+import sys
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FLOORS = {
+    "types": 0,
+    "diffusion": 1, "networks": 1, "rl": 1,
+    "data": 2, "envs": 2,
+    "algorithms": 3,
+    "multi": 4,
+    "train": 5, "evaluate": 5, "sweep": 5, "io": 5,
+    "cli": 6,
+}  # fmt: skip
+# These cost seconds or print at import, so they are imported by the function that needs them.
+LAZY = {"brax", "distrax", "gymnasium", "h5py", "jumanji", "matplotlib", "minari", "mujoco", "tensorboardX", "wandb"}
+WRITERS = {"cli", "data", "io"}
+FILE_METHODS = {"mkdir", "open", "read_bytes", "read_text", "rmdir", "unlink", "write_bytes", "write_text"}
+
+MODULES = {path: ast.parse(path.read_text()) for path in sorted((ROOT / "jaxdiff").rglob("*.py"))}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT / "jaxdiff").parts[0].removesuffix(".py")
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and full dotted name of everything that is imported, at any depth."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: import by the full name, so that the floors can be read"
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def outside_functions(node: ast.AST) -> Iterator[ast.AST]:
+    """The statements that run when the module is imported."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield child
+            yield from outside_functions(child)
+
+
+def climbs(room: str, imported: str) -> bool:
+    """Whether an import inside `room` goes up or sideways."""
+    parts = imported.split(".")
+    if parts[0] != "jaxdiff" or len(parts) == 1 or parts[1].startswith("__"):
+        return False
+    assert parts[1] in FLOORS, f"jaxdiff.{parts[1]} has no floor; give it one here and in BUILD.md"
+    return parts[1] != room and FLOORS[parts[1]] >= FLOORS[room]
+
+
+@pytest.mark.parametrize(
+    ("room", "imported", "up"),
+    [
+        ("rl", "jaxdiff.types.Array", False),
+        ("rl", "jaxdiff.networks", True),
+        ("data", "jaxdiff.data.card", False),
+        ("data", "jaxdiff.envs.make", True),
+        ("types", "jaxdiff.rl", True),
+        ("cli", "jaxdiff.io.runs", False),
+        ("io", "jaxdiff.sweep", True),
+        ("cli", "jaxdiff", False),
+        ("rl", "jax.numpy", False),
+    ],
+)
+def test_rule_itself(room, imported, up):
+    assert climbs(room, imported) == up
+
+
+def test_imports_go_strictly_down():
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path, tree in MODULES.items()
+        if path != ROOT / "jaxdiff" / "__init__.py"
+        for line, name in imports(tree)
+        if climbs(room_of(path), name)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_importing_the_package_itself_imports_nothing():
+    assert list(imports(MODULES[ROOT / "jaxdiff" / "__init__.py"])) == []
+
+
+def test_diffusion_knows_no_network_library_and_no_optimiser():
+    for path, tree in MODULES.items():
+        if room_of(path) in ("diffusion", "rl"):
+            names = {name for _, name in imports(tree)}
+            assert not [n for n in names if n.startswith(("optax", "flax.linen", "flax.nnx"))], path
+
+
+def test_slow_libraries_are_imported_inside_functions():
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path, tree in MODULES.items()
+        for statement in outside_functions(tree)
+        if isinstance(statement, ast.Import | ast.ImportFrom)
+        for line, name in imports(statement)
+        if name.split(".")[0] in LAZY
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_importing_every_room_starts_no_simulator():
+    rooms = [f"jaxdiff.{room}" for room in FLOORS if (ROOT / "jaxdiff" / room).is_dir()]
+    rooms += [f"jaxdiff.{room}" for room in FLOORS if (ROOT / "jaxdiff" / f"{room}.py").is_file()]
+    code = f"import sys, {', '.join(rooms)}; print(*sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    # flax and orbax bring some of their own; what counts is that no simulator or plotting library starts.
+    assert not {"brax", "distrax", "gymnasium", "jumanji", "matplotlib", "mujoco"} & set(done.stdout.split())
+
+
+def test_launchers_and_configs_start_without_jax():
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in sorted([*(ROOT / "launch").rglob("*.py"), *(ROOT / "experiments").rglob("*.py")])
+        for line, name in imports(ast.parse(path.read_text()))
+        if name.split(".")[0] in {"jax", "flax", "optax"} | LAZY
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_files_and_the_terminal_belong_to_few_rooms():
+    wrong = []
+    for path, tree in MODULES.items():
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            if isinstance(call.func, ast.Name):
+                name = call.func.id
+                bad = (name == "print" and room_of(path) not in {"cli", "io"}) or (
+                    name == "open" and room_of(path) not in WRITERS
+                )
+            else:
+                name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+                bad = name in FILE_METHODS and room_of(path) not in WRITERS
+            if bad:
+                wrong.append(f"{path.relative_to(ROOT)}:{call.lineno} calls {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_files_and_functions_fit_on_a_few_screens():
+    long = []
+    for path, tree in MODULES.items():
+        if (lines := len(path.read_text().splitlines())) > 350:
+            long.append(f"{path.relative_to(ROOT)}: {lines} lines")
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and own_lines(node) > 60:
+                long.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}: {own_lines(node)} lines of its own")
+    assert not long, "\n".join(long)
+
+
+def own_lines(node: ast.FunctionDef) -> int:
+    """Length without the docstring and without the functions defined inside, which are counted by themselves."""
+    inside = [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.FunctionDef)]
+    nested = sum((child.end_lineno or 0) - child.lineno + 1 for child in inside)
+    docstring = len((ast.get_docstring(node) or "").splitlines())
+    return (node.end_lineno or 0) - node.lineno + 1 - nested - docstring
+
+
+def test_no_room_for_odds_and_ends():
+    assert not [path for path in MODULES if path.stem in {"utils", "util", "helpers", "common", "misc"}]
