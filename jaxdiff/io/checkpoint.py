@@ -203,7 +203,7 @@ class Checkpoints:
                 card = files.read_json(folder / CARD)
                 damage = _damage(folder, card, checksums=False)
             except FileNotFoundError:
-                damage = f"it has no {CARD}: the run ended while it was being written"
+                damage = f"it has no {CARD}: the run ended while writing or removing it"
             except ValueError as error:
                 damage = str(error)
             if damage is None:
