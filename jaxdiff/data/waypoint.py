@@ -1,0 +1,203 @@
+"""Maze data from a controller that walks between random cells, with rewards of a fixed goal it knows nothing about.
+
+So the behaviour is diverse and poor at the task: imitating it scores low, stitching its pieces by their value scores
+high. The recipe is that of D4RL's maze2d (Fu et al. 2020, arXiv:2004.07219, appendix), on whatever physics is given.
+"""
+
+from collections.abc import Callable
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff.data.columns import Columns
+from jaxdiff.types import Array, Key
+
+Physics = Callable[[Array, Array, Array], tuple[Array, Array]]  # (position [2], velocity [2], action [2]) -> next two
+
+GAIN = 10.0  # action per unit of distance to the waypoint; the gain on velocity is 1
+NEAR = 0.1  # a waypoint or target closer than this is reached
+START_SPREAD = 0.1  # a start or target lies within this of its cell's index, on each axis
+START_SPEED = 0.1  # standard deviation of the first velocity
+GOAL_RADIUS = 0.5  # of the sparse reward
+
+
+@dataclasses.dataclass(frozen=True)
+class Maze:
+    """A task on a grid. Cell (i, j) is the square around the point (i, j); x counts rows, y columns."""
+
+    layout: tuple[str, ...]  # one string per row, "#" is a wall, anything else is free
+    goal: tuple[float, float]
+    max_episode_steps: int
+    dense: bool
+
+
+class _Walk(NamedTuple):
+    """State of one controller."""
+
+    position: Array  # [2]
+    velocity: Array  # [2]
+    waypoint: Array  # [2]
+    waypoint_cell: Array  # [] int32
+    target: Array  # [2]
+    target_cell: Array  # [] int32
+
+
+class _Draws(NamedTuple):
+    """The chance of an episode, drawn at once: each generator call in the program costs a second of compilation."""
+
+    noise: Array  # [H, 2] N(0, 1), added to the action
+    cell: Array  # [H] int32, the next target's, should one be needed after this step
+    offset: Array  # [H, 2] in +-START_SPREAD, of that target from its cell
+    waypoint_offset: Array  # [H, 2] in [-jitter, 0]
+
+
+def generate(
+    key: Key, maze: Maze, physics: Physics, *, num_steps: int, noise: float = 0.5, jitter: float = 0.2
+) -> Columns:
+    """Walks ceil(num_steps / max_episode_steps) episodes side by side and lays them end to end.
+
+    action = clip(clip(10 (waypoint - x) - v, -1, 1) + noise N(0, 1), -1, 1)
+    reward = 1[|x' - goal| <= 0.5] sparse, exp(-|x' - goal|) dense, at the position x' after the step
+    An episode starts in a random free cell, nearly at rest; waypoints are the cells of a shortest path to a random
+    target; on reaching the target another is drawn. Every episode lasts max_episode_steps; none terminates.
+
+    Args:
+      key: consumed.
+      maze: grid, goal and episode length.
+      physics: one step of one particle, jit-able; compiled once per function object.
+      num_steps: N rows, at least 2; the last episode is cut there.
+      noise: standard deviation of action noise, >= 0.
+      jitter: each waypoint but the last lies at its cell's index less U(0, jitter) per axis; 0 to 0.5.
+
+    Returns:
+      Columns of N rows: obs [N, 4] = (x, y, vx, vy), action [N, 2]; extras "infos/goal" [N, 2] is the controller's
+      target.
+
+    Raises:
+      ValueError: an argument out of range, no free cell, or a free cell that others cannot reach.
+    """
+    if num_steps < 2:
+        raise ValueError(f"num_steps={num_steps} must be at least 2; 200000 is usual.")
+    if noise < 0 or not 0 <= jitter <= 0.5:
+        raise ValueError(f"noise={noise}, jitter={jitter}: noise must be >= 0 and jitter in [0, 0.5].")
+    free, route = plan(maze.layout)
+    horizon = maze.max_episode_steps
+    num_episodes = -(-num_steps // horizon)
+    keys = jax.random.split(key, num_episodes)
+    walked = _episodes(keys, jnp.asarray(free, jnp.float32), jnp.asarray(route), noise, jitter, physics, horizon)
+    obs, action, after, target = (np.asarray(x).reshape(-1, x.shape[-1])[:num_steps] for x in walked)
+    truncated = np.arange(1, num_steps + 1) % horizon == 0
+    truncated[-1] = True
+    return Columns(
+        obs=obs,
+        action=action,
+        reward=maze_reward(after, maze.goal, dense=maze.dense),
+        terminated=np.zeros(num_steps, bool),
+        truncated=truncated,
+        next_obs=None,
+        extras={"infos/goal": target},
+    )
+
+
+def maze_reward(position: np.ndarray, goal: tuple[float, float], *, dense: bool) -> np.ndarray:
+    """[N] float32 rewards of positions [N, 2]: exp(-distance) if dense, else 1 within 0.5 of the goal."""
+    distance = np.linalg.norm(position - np.asarray(goal, np.float32), axis=-1)
+    return np.exp(-distance).astype(np.float32) if dense else (distance <= GOAL_RADIUS).astype(np.float32)
+
+
+def plan(layout: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Shortest paths between all free cells, over edges.
+
+    Returns:
+      free: [F, 2] int32, the free cells.
+      route: [F, F] int32, route[target, cell] is the cell after `cell` on a shortest path to `target`.
+
+    Raises:
+      ValueError: no free cell, or two that no path joins.
+    """
+    cells = [(i, j) for i, row in enumerate(layout) for j, mark in enumerate(row) if mark != "#"]
+    if not cells:
+        raise ValueError(f"layout={layout} has no free cell; mark walls with '#' and free cells with 'O'.")
+    number = {cell: k for k, cell in enumerate(cells)}
+    route = np.full((len(cells), len(cells)), -1, np.int32)
+    for target in range(len(cells)):
+        route[target, target] = target
+        frontier = [target]
+        for cell in frontier:  # grows while it is read: breadth first
+            i, j = cells[cell]
+            for near in ((i - 1, j), (i + 1, j), (i, j - 1), (i, j + 1)):
+                if near in number and route[target, number[near]] < 0:
+                    route[target, number[near]] = cell
+                    frontier.append(number[near])
+    if (route < 0).any():
+        target, cell = np.argwhere(route < 0)[0]
+        raise ValueError(f"layout: no path from cell {cells[cell]} to {cells[target]}; open a wall between.")
+    return np.asarray(cells, np.int32), route
+
+
+@functools.partial(jax.jit, static_argnames=("physics", "horizon"))
+@functools.partial(jax.vmap, in_axes=(0, None, None, None, None, None, None))
+def _episodes(
+    key: Key, free: Array, route: Array, noise: Array, jitter: Array, physics: Physics, horizon: int
+) -> tuple[Array, Array, Array, Array]:
+    """One episode: obs [H, 4], action [H, 2], position after each step [H, 2], target [H, 2]."""
+    draws = _draw(key, horizon + 2, len(free), jitter)
+    target, start, rest = (jax.tree.map(lambda x, rows=rows: x[rows], draws) for rows in (0, 1, slice(2, None)))
+
+    def step(walk: _Walk, draw: _Draws) -> tuple[_Walk, tuple[Array, Array, Array, Array]]:
+        steer = jnp.clip(GAIN * (walk.waypoint - walk.position) - walk.velocity, -1.0, 1.0)
+        action = jnp.clip(steer + noise * draw.noise, -1.0, 1.0)
+        position, velocity = physics(walk.position, walk.velocity, action)
+        row = (jnp.concatenate([walk.position, walk.velocity]), action, position, walk.target)
+        return _aim(walk._replace(position=position, velocity=velocity), draw, free, route), row
+
+    return jax.lax.scan(step, _start(start, target, free, route), rest)[1]
+
+
+def _start(start: _Draws, first: _Draws, free: Array, route: Array) -> _Walk:
+    """Nearly at rest in the cell that `start` drew, on the way to the target that `first` drew."""
+    waypoint_cell = route[first.cell, start.cell]
+    target = free[first.cell] + first.offset
+    return _Walk(
+        position=free[start.cell] + start.offset,
+        velocity=START_SPEED * start.noise,
+        waypoint=jnp.where(waypoint_cell == first.cell, target, free[waypoint_cell] + first.waypoint_offset),
+        waypoint_cell=waypoint_cell,
+        target=target,
+        target_cell=first.cell,
+    )
+
+
+def _aim(walk: _Walk, draw: _Draws, free: Array, route: Array) -> _Walk:
+    """Takes another target once the target is reached, and moves on to the next cell once the waypoint is."""
+    reached = _is_near(walk.position, walk.target)
+    passed = reached | _is_near(walk.position, walk.waypoint)
+    target_cell = jnp.where(reached, draw.cell, walk.target_cell)
+    target = jnp.where(reached, free[draw.cell] + draw.offset, walk.target)
+    cell = jnp.where(passed, route[target_cell, walk.waypoint_cell], walk.waypoint_cell)
+    waypoint = jnp.where(cell == target_cell, target, free[cell] + draw.waypoint_offset)
+    return walk._replace(
+        waypoint=jnp.where(passed, waypoint, walk.waypoint),
+        waypoint_cell=cell,
+        target=target,
+        target_cell=target_cell,
+    )
+
+
+def _draw(key: Key, num_rows: int, num_cells: int, jitter: Array) -> _Draws:
+    key_normal, key_uniform = jax.random.split(key)
+    uniform = jax.random.uniform(key_uniform, (num_rows, 5))
+    return _Draws(
+        noise=jax.random.normal(key_normal, (num_rows, 2)),
+        cell=jnp.minimum((uniform[:, 0] * num_cells).astype(jnp.int32), num_cells - 1),
+        offset=START_SPREAD * (2.0 * uniform[:, 1:3] - 1.0),
+        waypoint_offset=-jitter * uniform[:, 3:5],
+    )
+
+
+def _is_near(a: Array, b: Array) -> Array:
+    return jnp.sum((a - b) ** 2) < NEAR**2

@@ -1,0 +1,95 @@
+"""Writes a dataset and its card, each whole or not at all; the same rows give the same bytes."""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import os
+import pathlib
+import tempfile
+
+import numpy as np
+
+from jaxdiff.data.card import Card, Origin, card_path, file_sha256, to_json, versions
+from jaxdiff.data.columns import Columns, content_sha256, episode_returns, time_limits, to_dataset
+
+CHUNK_ROWS = 16384
+GZIP_LEVEL = 4
+
+
+def write(path: pathlib.Path, columns: Columns, origin: Origin, *, max_episode_steps: int | None = None) -> Card:
+    """Writes `path` (HDF5 of the D4RL schema) and `<path>.json`, replacing older ones.
+
+    `timeouts` are always written: without them in `columns`, max_episode_steps tells where episodes end.
+
+    Raises:
+      ValueError: `path` does not end in .hdf5 or .h5; no way to tell where episodes end; no transition in the rows.
+    """
+    require_hdf5_name(path)
+    truncated = time_limits(columns, str(path), max_episode_steps)
+    columns = columns._replace(truncated=truncated)
+    num_transitions = to_dataset(columns, str(path)).num_transitions
+    returns = episode_returns(columns, truncated)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _atomically(path, lambda temporary: _write_hdf5(temporary, {**columns.named(), **columns.extras}))
+    fields = {field.name: getattr(origin, field.name) for field in dataclasses.fields(Origin)}
+    card = Card(
+        **fields,
+        sha256=file_sha256(path),
+        content_sha256=content_sha256(columns),
+        num_rows=len(columns.obs),
+        num_transitions=num_transitions,
+        num_episodes=len(returns),
+        obs_dim=columns.obs.shape[-1],
+        action_dim=columns.action.shape[-1],
+        num_agents=columns.obs.shape[1] if columns.obs.ndim == 3 else None,
+        return_mean=float(returns.mean()) if returns.size else None,
+        return_std=float(returns.std()) if returns.size else None,
+        versions=versions(),
+    )
+    _atomically(card_path(path), lambda temporary: temporary.write_text(to_json(card), encoding="utf-8"))
+    return card
+
+
+def require_hdf5_name(path: pathlib.Path) -> None:
+    """Raises ValueError unless the name says HDF5."""
+    if path.suffix not in (".hdf5", ".h5"):
+        raise ValueError(f"{path}: datasets are written as HDF5; give a name that ends in .hdf5.")
+
+
+def _write_hdf5(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """No times, fixed chunks and compression: bytes depend on the arrays and the HDF5 and zlib versions only."""
+    import h5py
+
+    with h5py.File(path, "w", track_order=False) as file:
+        for name, array in sorted(arrays.items()):
+            chunks = (min(CHUNK_ROWS, len(array)), *array.shape[1:])
+            file.create_dataset(
+                name,
+                data=array,
+                chunks=chunks,
+                compression="gzip",
+                compression_opts=GZIP_LEVEL,
+                shuffle=True,
+                track_times=False,
+            )
+
+
+def _atomically(path: pathlib.Path, write_to: Callable[[pathlib.Path], object]) -> None:
+    """Runs write_to(temporary file in the same folder), then moves the result to `path`."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = pathlib.Path(name)
+    try:
+        write_to(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """The process's mask; POSIX lets it be read only by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
