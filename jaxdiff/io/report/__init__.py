@@ -1,0 +1,55 @@
+"""The answer of a run folder: one offline HTML page, its numbers as JSON and CSV, and a table for the terminal."""
+
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+from jaxdiff.io import files
+from jaxdiff.io.report.answer import as_csv, as_json, as_text
+from jaxdiff.io.report.page import page
+from jaxdiff.io.report.results import collect
+from jaxdiff.io.runs import Run, load_run
+
+
+def build_report(run_dir: str | os.PathLike[str]) -> Path:
+    """Writes report.html, report.json and report.csv into a run folder, finished or not.
+
+    Args:
+      run_dir: a folder with a run.json.
+
+    Returns:
+      Path of report.html.
+
+    Raises:
+      ValueError: `run_dir` is not a run folder.
+      OSError: the folder is not writable; earlier reports are still there.
+    """
+    run = load_run(run_dir)
+    results = collect(run)
+    target = run.dir.report_html
+    files.write_json_atomic(target.with_suffix(".json"), as_json(results))
+    _write_text(target.with_suffix(".csv"), as_csv(results))
+    _write_text(target, page(results))
+    return target
+
+
+def summary(run: Run) -> str:
+    """The answer and the final table as text, with the numbers of the page.
+
+    Args:
+      run: what `jaxdiff.io.runs.load_run` gives.
+
+    Returns:
+      Lines for a terminal, ending in a newline.
+    """
+    return as_text(collect(run))
+
+
+def _write_text(path: Path, content: str) -> None:
+    def write(file: BinaryIO) -> None:
+        file.write(content.encode())
+
+    files.write_atomic(path, write)
+
+
+__all__ = ["build_report", "summary"]
