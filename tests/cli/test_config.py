@@ -139,6 +139,7 @@ def test_sweeps_yield_flat_dicts(path):
 
 
 def test_every_shipped_config_loads_and_its_sweeps_apply():
+    assert configs.shipped()
     for name, file in configs.shipped().items():
         config = configs.load(name)
         assert config.is_locked, name
