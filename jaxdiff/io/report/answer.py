@@ -66,7 +66,9 @@ def _troubles(results: Results) -> list[str]:
     members, best = results.members, results.best
     failed = sum(result.status == "non-finite" for result in members)
     if failed:
-        sentences.append(f"{failed} of {len(members)} members became non-finite and are left out of every score.")
+        sentences.append(
+            f"{failed} of {len(members)} members became non-finite and {_be(failed)} left out of every score."
+        )
         if best is not None and best.num_nonfinite:
             sentences.append(
                 f"The best setting lost {best.num_nonfinite} of its {len(best.members)} seeds that way: "
@@ -76,13 +78,19 @@ def _troubles(results: Results) -> list[str]:
         sentences.append(f"None of the {len(members)} members became non-finite.")
     waiting = sum(pack.status != "finished" for pack in results.run.packs)
     if waiting:
-        sentences.append(f"{waiting} of {len(results.run.packs)} packs have not finished, so this is provisional.")
+        sentences.append(
+            f"{waiting} of {len(results.run.packs)} packs {_be(waiting)} unfinished, so this is provisional."
+        )
     if best is not None and best.last is not None and 1 < len(best.last.scores) < FEW_SEEDS:
         sentences.append(
             f"With fewer than {FEW_SEEDS} seeds a bootstrap interval tends to be too narrow; "
             "read small gaps as open questions."
         )
     return sentences
+
+
+def _be(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def rows(results: Results) -> list[dict[str, Any]]:

@@ -42,20 +42,29 @@ def assign_looks(results: Results) -> dict[str, Look]:
 
 
 def legend(results: Results, looks: Mapping[str, Look]) -> Markup:
-    """One button a setting; pressing it hides or shows the setting in every chart."""
-    buttons = []
-    for setting in sorted(results.settings, key=lambda s: (not looks[s.label].main, s.label)):
-        look = looks[setting.label]
-        sample = tag("path", class_="line", d="M0 6H26", stroke_dasharray=look.dash)
-        key = tag("svg", sample, viewBox="0 0 26 12", class_="key", aria_hidden="true")
-        name = tag("span", setting.label)
-        state = {"type": "button", "aria_pressed": "true"}
-        buttons.append(tag("button", key, name, class_=look.class_, data_toggle=look.series, **state))
+    """One button a setting; pressing it hides or shows the setting in every chart. The grey ones are folded away."""
+    settings = sorted(results.settings, key=lambda setting: setting.label)
+    main = [_button(s.label, looks[s.label]) for s in settings if looks[s.label].main]
+    grey = [_button(s.label, looks[s.label]) for s in settings if not looks[s.label].main]
     if results.dataset_mean is not None:
-        rule = tag("path", class_="level", d="M0 6H26")
-        key = tag("svg", rule, viewBox="0 0 26 12", class_="key", aria_hidden="true")
-        buttons.append(tag("div", key, tag("span", f"dataset mean {results.dataset_mean:.1f}")))
-    return tag("div", *buttons, class_="legend")
+        words = tag("span", f"dataset mean {results.dataset_mean:.1f}")
+        main.append(tag("div", _key("level", None), words))
+    shown = tag("div", *main, class_="legend")
+    if not grey:
+        return shown
+    folded = tag("details", tag("summary", f"{len(grey)} more, in grey"), tag("div", *grey, class_="legend"))
+    return join([shown, folded])
+
+
+def _button(label: str, look: Look) -> Markup:
+    state = {"type": "button", "aria_pressed": "true"}
+    name = tag("span", label)
+    return tag("button", _key("line", look.dash), name, class_=look.class_, data_toggle=look.series, **state)
+
+
+def _key(class_: str, dash: str | None) -> Markup:
+    sample = tag("path", class_=class_, d="M0 6H26", stroke_dasharray=dash)
+    return tag("svg", sample, viewBox="0 0 26 12", class_="key", aria_hidden="true")
 
 
 def learning_curves(results: Results, looks: Mapping[str, Look], width: int, height: int) -> Markup:

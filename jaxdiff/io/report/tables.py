@@ -17,15 +17,15 @@ FOREST = (170, 28)  # pixels of the little interval drawings
 def final(results: Results) -> Markup:
     """One row per setting, best first: last checkpoint, best checkpoint, seeds, failures."""
     groups = [
-        tag("th", colspan=3),
+        tag("th", colspan=4),
         tag("th", "last checkpoint ", tag("small", results.quantity_name), colspan=4, class_="group"),
         tag("th", "best checkpoint *", colspan=2, class_="group optimistic"),
-        tag("th", "non-", tag("br"), "finite", class_="n", rowspan=2),
     ]
     head = [
         tag("th", "#", class_="n"),
         tag("th", "setting", class_="label"),
         tag("th", "seeds", class_="n"),
+        tag("th", "non-", tag("br"), "finite", class_="n"),
         tag("th", "mean", class_="n"),
         tag("th", "IQM", class_="n"),
         tag("th", "95 % interval"),
@@ -52,13 +52,13 @@ def _final_row(results: Results, rank: int, setting: Setting) -> Markup:
         tag("td", rank, class_="n"),
         tag("td", *label, class_="label"),
         tag("td", len(setting.counted), tag("small", f" of {len(setting.members)}"), class_="n"),
+        tag("td", failed, class_="n bad" if failed else "n"),
         tag("td", "–" if last is None else f"{last.mean:.1f}", class_="n"),
         tag("td", "–" if last is None else tag("b", f"{last.iqm:.1f}"), class_="n"),
         tag("td", between(last)),
         tag("td", _forest(results, setting), class_="forest"),
         tag("td", "–" if best is None else f"{best.iqm:.1f}", class_="n optimistic"),
         tag("td", between(best), class_="optimistic"),
-        tag("td", failed, class_="n bad" if failed else "n"),
     ]
     return tag("tr", *cells, class_="top" if setting is results.best else None)
 

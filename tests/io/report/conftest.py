@@ -1,6 +1,7 @@
 """A run folder with made-up numbers in the layout that jaxdiff.io.runs reads: no training, no JAX."""
 
 from collections.abc import Callable
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -115,14 +116,9 @@ def _make_pack(
 def _member(algorithm: str, q_weight: float | None, seed: int, suffix: str) -> dict[str, Any]:
     label = algorithm + (f" q_weight={q_weight:g}" if q_weight is not None else "") + suffix
     overrides: dict[str, Any] = {} if q_weight is None else {"hparams.q_weight": q_weight}
-    identity = f"{abs(hash_text(label)) % 16**10:010x}{seed}"
+    identity = hashlib.sha256(f"{label} {seed}".encode()).hexdigest()[:12]
     overrides["seed"] = seed
     return {"id": identity, "label": label, "algorithm": algorithm, "overrides": overrides, "seed": seed}
-
-
-def hash_text(text: str) -> int:
-    """A number from a text that is the same in every process."""
-    return int.from_bytes(text.encode(), "big")
 
 
 def _done(members: list[dict[str, Any]]) -> dict[str, Any]:

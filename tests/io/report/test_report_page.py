@@ -118,7 +118,7 @@ def test_failures_and_unfinished_packs_are_shown(run_folder):
     assert failed["id"] in text and "4,500" in text
     assert "4,300 of 10,000" in text and "p3-dql" in text
     assert "1 of 28 members became non-finite" in text
-    assert "1 of 4 packs have not finished" in text
+    assert "1 of 4 packs is unfinished" in text
 
 
 def test_a_failed_member_counts_in_no_score(run_folder):
