@@ -36,6 +36,7 @@ def test_every_backend_traces_with_the_same_interface(backend):
     assert all(jax.tree.leaves(same))
 
 
+@pytest.mark.slow
 def test_a_fall_terminates_and_the_clock_truncates():
     horizon = 100
     env = make("brax-hopper", max_episode_steps=horizon)

@@ -9,11 +9,11 @@ from jaxdiff.envs import ENVS, auto_reset, make
 
 # Compiling brax's physics takes most of a minute per task: one task stands for the adapter here, and test_brax_env.py
 # checks the sizes of the others without compiling.
-NAMES = [name for name in ENVS if not name.startswith("brax-")] + ["brax-hopper"]
+CHEAP = [name for name in ENVS if not name.startswith("brax-")]
 STEPS = 5
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*CHEAP, pytest.param("brax-hopper", marks=pytest.mark.slow)])
 def test_every_environment_keeps_the_protocol(name, trace_counter):
     env = make(name)
     spec = env.spec
@@ -45,7 +45,7 @@ def test_every_environment_keeps_the_protocol(name, trace_counter):
         assert spec.reference_scores[0] < spec.reference_scores[1]
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith(("probe-", "pointmaze-"))])
+@pytest.mark.parametrize("name", CHEAP)
 def test_episodes_end_within_the_stated_length_and_start_again(name):
     env = make(name)
     horizon = env.spec.max_episode_steps
