@@ -199,3 +199,10 @@ def candidate_modes(num_members: int, num_devices: int) -> tuple[str, ...]:
     """Modes worth probing: a lone member or a lone device leaves fewer."""
     modes = ["vmap"] + (["map"] if num_members > 1 else []) + (["shard"] if num_devices > 1 and num_members > 1 else [])
     return tuple(modes)
+
+
+def replicate(tree: PyTree, mode: str, devices: Sequence[jax.Device] | None = None) -> PyTree:
+    """Puts what all lanes share on the device or, in the sharded modes, one copy on each."""
+    if mode not in ("shard", "pmap"):
+        return jax.device_put(tree)
+    return jax.device_put(tree, jax.sharding.NamedSharding(lane_mesh(devices), jax.sharding.PartitionSpec()))

@@ -1,0 +1,24 @@
+"""Diffusion behaviour cloning on any dataset: the baseline of every diffusion policy.
+
+  jaxdiff train --config=diffusion_bc --config.dataset=FILE.hdf5 --config.env=gymnasium-Hopper-v5
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxdiff.cli.settings import base_config
+
+
+def get_config() -> ConfigDict:
+    """The algorithm's defaults on normalised observations."""
+    config = base_config("diffusion_bc")
+    config.normalise_obs = True
+    return config
+
+
+def sweep_seed() -> Iterator[dict[str, Any]]:
+    """Five seeds."""
+    for seed in range(5):
+        yield {"seed": seed}

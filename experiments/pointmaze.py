@@ -1,0 +1,37 @@
+"""Diffusion policies in a point maze, on data that are made on the spot: the study of `jaxdiff demo`.
+
+  jaxdiff sweep --config=pointmaze --sweep=demo
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxdiff.cli.settings import base_config
+
+
+def get_config(env: str = "pointmaze-umaze") -> ConfigDict:
+    """Small networks and few updates: learning shows within minutes on two CPU cores."""
+    config = base_config("diffusion_ql")
+    config.env = config.dataset = env
+    config.normalise_obs = True
+    config.model.policy.hidden = config.model.critic_hidden = (64, 64)
+    config.model.critic_layer_norm = True
+    config.model.num_candidates = 8
+    config.model.ema_period = 1
+    config.hparams.ema_start = 0.0
+    config.hparams.lr = config.hparams.critic_lr = 1e-3
+    config.batch_size = 128
+    config.num_updates = 3000
+    config.eval_interval = config.checkpoint_interval = 1000
+    return config
+
+
+def sweep_demo() -> Iterator[dict[str, Any]]:
+    """Imitation against three strengths of the Q term, four seeds each."""
+    for seed in range(4):
+        yield {"algorithm": "diffusion_bc", "seed": seed}
+    for q_weight in (0.3, 1.0, 3.0):
+        for seed in range(4):
+            yield {"hparams.q_weight": q_weight, "seed": seed}

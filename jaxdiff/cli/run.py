@@ -1,0 +1,209 @@
+"""`jaxdiff train`, `sweep` and `rerun`: a config and a study become packs, packs become a run folder and a report.
+
+  jaxdiff train --config=diffusion_ql --config.dataset=hopper.hdf5 --config.env=gymnasium-Hopper-v5
+  jaxdiff sweep --config=pointmaze --sweep=demo [--lanes=auto|vmap|map|shard|pmap] [--dry_run]
+  jaxdiff rerun DIR [--workdir=NEW]
+
+Run again with the same --workdir, a command goes on from the last checkpoint.
+"""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import datetime
+import os
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from jaxdiff import sweep as sweeps
+from jaxdiff.cli import config as configs
+from jaxdiff.cli.study import make_members, product_of
+from jaxdiff.io import files, stamp
+from jaxdiff.io.runs import RunDir
+
+MAX_LANES = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A study ready to run."""
+
+    command: list[str]
+    config: dict[str, Any]  # before the study's points
+    study: str | None
+    points: list[dict[str, Any]]
+    packs: list[sweeps.Pack]
+    workdir: Path
+    lanes: str
+    tensorboard: bool = False
+    wandb_project: str | None = None
+
+
+def train(argv: list[str]) -> int:
+    """`jaxdiff train`: one member."""
+    return _run_command("train", argv)
+
+
+def sweep(argv: list[str]) -> int:
+    """`jaxdiff sweep`: every member of a study."""
+    return _run_command("sweep", argv)
+
+
+def rerun(argv: list[str]) -> int:
+    """`jaxdiff rerun DIR`: the run of a folder again, into a new folder."""
+    flag_values = flags.FlagValues()
+    flags.DEFINE_string("workdir", None, "where to write; default: DIR with -rerun", flag_values=flag_values)
+    folders = configs.parse_flags(argv, flag_values, __doc__ or "")
+    if len(folders) != 1:
+        raise ValueError(f"rerun takes one run folder, got {len(folders)}: jaxdiff rerun DIR")
+    known = stamp.read_stamp(folders[0])
+    settings = dict(known["config"])
+    points, lanes = settings.pop("points"), settings.pop("lanes")
+    target = Path(flag_values.workdir or f"{str(folders[0]).rstrip('/')}-rerun")
+    return execute(
+        make_plan(["rerun", *argv], ConfigDict(_tuples(settings)).lock(), known["study"], points, target, lanes)
+    )
+
+
+def _tuples(value: Any) -> Any:
+    """JSON lists back to the tuples a config holds."""
+    if isinstance(value, Mapping):
+        return {key: _tuples(inner) for key, inner in value.items()}
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _run_command(name: str, argv: list[str]) -> int:
+    flag_values = flags.FlagValues()
+    configs.define_flags(flag_values)
+    flags.DEFINE_bool("tensorboard", False, "log every member to TensorBoard", flag_values=flag_values)
+    flags.DEFINE_string("wandb_project", None, "log every member to this W&B project", flag_values=flag_values)
+    flags.DEFINE_integer("max_lanes", MAX_LANES, "members of a pack, at most", lower_bound=1, flag_values=flag_values)
+    parsed = configs.parse(argv, flag_values, __doc__ or "")
+    known = configs.sweeps(parsed.config_path)
+    if name == "train" and parsed.sweep:
+        raise ValueError("train runs one member; use `jaxdiff sweep` with --sweep.")
+    if name == "sweep" and not parsed.sweep:
+        raise ValueError(f"--sweep is missing; {parsed.config_path.name} has: {', '.join(known) or 'no sweeps'}.")
+    points = product_of([known[study]() for study in parsed.sweep])
+    workdir = parsed.workdir or default_workdir(parsed.config_path.stem, parsed.sweep)
+    plan = make_plan([name, *argv], parsed.config, ",".join(parsed.sweep) or None, points, workdir, parsed.lanes,
+                     max_lanes=flag_values.max_lanes, tensorboard=flag_values.tensorboard,
+                     wandb_project=flag_values.wandb_project)  # fmt: skip
+    use_all_cores(parsed.lanes)
+    if parsed.dry_run:
+        from jaxdiff.cli.dry_run import describe
+
+        print(describe(plan))
+        return 0
+    return execute(plan)
+
+
+def default_workdir(config: str, study: Sequence[str]) -> Path:
+    """runs/<config>[-<study>]-<time>, so that a run without --workdir never meets an older one."""
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / "-".join([config, *study, now])
+
+
+def use_all_cores(lanes: str) -> None:
+    """On a CPU, makes one device per core, so that lanes can be spread over them. Only before JAX has started."""
+    import jax
+
+    if lanes in ("auto", "shard", "pmap"):
+        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+
+
+def make_plan(
+    command: Sequence[str],
+    config: ConfigDict,
+    study: str | None,
+    points: Sequence[Mapping[str, Any]],
+    workdir: Path,
+    lanes: str,
+    *,
+    max_lanes: int = MAX_LANES,
+    tensorboard: bool = False,
+    wandb_project: str | None = None,
+) -> Plan:
+    """Checks every member and cuts the study into packs; reads and writes nothing."""
+    members = make_members(config, points)
+    packs = [pack for group in sweeps.group_members(members) for pack in sweeps.split_packs(group, max_lanes)]
+    plain = [dict(point) for point in points]
+    return Plan(["jaxdiff", *command], config.to_dict(), study, plain, packs, workdir, lanes, tensorboard, wandb_project)
+
+
+def execute(plan: Plan) -> int:
+    """Runs what is not done yet, writes the report, prints the table. Returns the exit code."""
+    from jaxdiff.io import progress, report
+
+    run = RunDir(plan.workdir)
+    tasks = _first_task(plan, run)
+    total = sum(len(p.members) * int(p.members[0].config["num_updates"]) for p in plan.packs)
+    done, frozen = 0, 0
+    with progress.Progress(total, sum(len(p.members) for p in plan.packs)) as bar:
+        for pack in plan.packs:
+            size, updates = len(pack.members), int(pack.members[0].config["num_updates"])
+            if not run.pack(pack.id).is_done():
+                frozen += _run_pack(plan, run, pack, tasks, lambda step, bad, note, d=done, f=frozen, n=size: bar.update(
+                    d + step * n, f + bad, note))  # fmt: skip
+            done += size * updates
+            bar.update(done, frozen)
+    path = report.build_report(run.path)
+    print(report.summary(report.load_run(run.path)))
+    print(f"\nreport: {path}")
+    return 0
+
+
+class _Tasks:
+    """The task of the pack at hand; kept while the next pack wants the same data and environment."""
+
+    def __init__(self) -> None:
+        self.static: str | None = None
+        self.task: Any = None
+
+    def get(self, config: Mapping[str, Any]) -> Any:
+        from jaxdiff.cli.task import make_task
+
+        static = sweeps.content_hash({key: value for key, value in config.items() if key not in ("hparams", "seed")})
+        if static != self.static:
+            self.static, self.task = static, make_task(config)
+        return self.task
+
+
+def _first_task(plan: Plan, run: RunDir) -> _Tasks:
+    """Builds the first pack's task, the likeliest to fail, and only then writes the run folder's stamp."""
+    tasks = _Tasks()
+    task = tasks.get(plan.packs[0].members[0].config)
+    config = {**plan.config, "points": plan.points, "lanes": plan.lanes}
+    stamp.write_stamp(run.path, stamp.stamp(plan.command, config, plan.study, task.info, plan.config["env"]))
+    facts = getattr(task.env, "facts", {})
+    if facts:
+        files.write_json_atomic(run.facts_json, {key: value for key, value in facts.items() if not callable(value)})
+    return tasks
+
+
+def _run_pack(plan: Plan, run: RunDir, pack: sweeps.Pack, tasks: _Tasks, show: Any) -> int:
+    """Trains one pack; returns how many of its members went non-finite."""
+    from jaxdiff.cli.pack import PackRun
+
+    task = tasks.get(pack.members[0].config)
+    work = PackRun(pack, task, run.pack(pack.id), plan.lanes)
+    work.loggers = _loggers(plan, run, pack, work.step)
+    try:
+        work.run(show)
+    finally:
+        for logger in work.loggers:
+            logger.close()
+    return len(work.frozen_at)
+
+
+def _loggers(plan: Plan, run: RunDir, pack: sweeps.Pack, step: int) -> list[Any]:
+    from jaxdiff.io import loggers
+
+    wanted: list[Any] = []
+    if plan.tensorboard:
+        wanted.append(loggers.TensorBoardFanout(run.path / "tb" / pack.id, pack.members, resume_step=step or None))
+    if plan.wandb_project:
+        wanted.append(loggers.WandbFanout(plan.wandb_project, pack.members, plan.config, run_id=run.path.name))
+    return wanted

@@ -1,0 +1,95 @@
+"""Between a config and the objects it describes: default settings of an algorithm, and back from values to dataclasses."""
+
+from collections.abc import Mapping
+import dataclasses
+import typing
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxdiff.algorithms import ALGORITHMS
+from jaxdiff.cli.suggest import did_you_mean
+
+
+def algorithm_module(name: str) -> Any:
+    """The algorithm's module.
+
+    Raises:
+      KeyError: unknown name; the nearest one is offered.
+    """
+    if name not in ALGORITHMS:
+        raise KeyError(f"unknown algorithm {name!r}; {did_you_mean(name, ALGORITHMS)}")
+    return ALGORITHMS[name]
+
+
+def algorithm_settings(name: str) -> dict[str, Any]:
+    """`model` (static choices) and `hparams` (traced numbers) of an algorithm, as its dataclasses default them."""
+    module = algorithm_module(name)
+    return {"model": dataclasses.asdict(module.Config()), "hparams": dataclasses.asdict(module.HParams())}
+
+
+def base_config(algorithm: str) -> ConfigDict:
+    """A complete experiment with every key a command may override.
+
+    Returns:
+      ConfigDict with the task (env, dataset), the loop's sizes, and the algorithm's `model` and `hparams`.
+    """
+    return ConfigDict(
+        {
+            "algorithm": algorithm,
+            "env": "pointmaze-umaze",  # a name of jaxdiff.envs, or gymnasium-<Task>-v5 for real MuJoCo
+            "env_backend": "spring",  # brax tasks only: spring, positional, generalized or mjx
+            "dataset": "pointmaze-umaze",  # a file, or a name of `jaxdiff data list`
+            "normalise_obs": False,  # centre and scale observations by the dataset's statistics
+            "reward_scale": 1.0,  # multiplies the dataset's rewards; evaluation reports the task's own
+            "seed": 0,
+            "batch_size": 256,
+            "num_updates": 100_000,
+            "chunk": 500,  # updates per dispatch, at most
+            "eval_interval": 10_000,  # updates between evaluations; the last update is always evaluated
+            "eval_episodes": 64,
+            "record_episodes": 4,  # episodes per member kept for pictures
+            "checkpoint_interval": 10_000,  # a kill loses at most this many updates
+            **algorithm_settings(algorithm),
+        }
+    )
+
+
+def with_algorithm(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The config for another algorithm; every setting whose name the new one has too keeps its value."""
+    settings = algorithm_settings(name)
+    merged = {part: _carry_over(settings[part], config[part]) for part in ("model", "hparams")}
+    return {**config, **merged, "algorithm": name}
+
+
+def _carry_over(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _carry_over(value, old[key]) if isinstance(value, Mapping) and key in old else old.get(key, value)
+        for key, value in new.items()
+    }
+
+
+def make_settings(config: Mapping[str, Any]) -> tuple[Any, Any]:
+    """(Config, HParams) of the algorithm from a resolved config.
+
+    Raises:
+      KeyError: a setting the algorithm does not have.
+    """
+    module = algorithm_module(config["algorithm"])
+    return _build(module.Config, config["model"], "model"), _build(module.HParams, config["hparams"], "hparams")
+
+
+def _build(cls: Any, values: Mapping[str, Any], where: str) -> Any:
+    hints = typing.get_type_hints(cls)
+    for key in values:
+        if key not in hints:
+            raise KeyError(f"unknown setting '{where}.{key}'; {did_you_mean(key, hints)}")
+    built = {key: _value(hints[key], value, f"{where}.{key}") for key, value in values.items()}
+    return cls(**built)
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, where)
+    # JSON and command lines have no tuples.
+    return tuple(value) if isinstance(value, list) else value

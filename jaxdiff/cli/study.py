@@ -1,0 +1,52 @@
+"""From a checked command line to members: the points of a study applied to a config."""
+
+from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxdiff import sweep
+from jaxdiff.cli import config as configs
+from jaxdiff.cli.settings import make_settings, with_algorithm
+
+Point = Mapping[str, Any]  # dotted key -> value
+
+
+def product_of(studies: Sequence[Iterable[Point]]) -> list[dict[str, Any]]:
+    """Every combination of one point from each study, merged; no study gives the one empty point.
+
+    Raises:
+      ValueError: two studies set the same key, or a study has no points.
+    """
+    lists = [list(study) for study in studies]
+    if not all(lists):
+        raise ValueError("a sweep has no points: its sweep_<name>() yielded nothing.")
+    points = []
+    for combination in itertools.product(*lists):
+        keys = [key for point in combination for key in point]
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        if twice:
+            raise ValueError(f"two of the sweeps both set {twice[0]!r}; give sweeps that touch different keys.")
+        points.append({key: value for point in combination for key, value in point.items()})
+    return points
+
+
+def make_members(config: ConfigDict, points: Iterable[Point]) -> list[sweep.Member]:
+    """Members of a study, every key and value checked before anything runs.
+
+    Raises:
+      KeyError, ValueError: a key or value the config or the algorithm does not take.
+    """
+    members = [sweep.make_member(resolve(config, point), point) for point in points]
+    for group in sweep.group_members(members):
+        make_settings(group[0].config)
+    return members
+
+
+def resolve(config: ConfigDict, point: Point) -> dict[str, Any]:
+    """The config with a point applied, as plain nested dicts. A changed algorithm brings its own settings."""
+    if "algorithm" in point and point["algorithm"] != config.algorithm:
+        config = ConfigDict(with_algorithm(config.to_dict(), point["algorithm"])).lock()
+    resolved: dict[str, Any] = configs.apply_overrides(config, point).to_dict()
+    return resolved

@@ -1,0 +1,82 @@
+"""The task of a config: data on the device, environment, algorithm. Hands floors 2 and 3 to the loops of floor 5."""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdiff import data, envs
+from jaxdiff.algorithms.normalise import normalise_obs, obs_statistics
+from jaxdiff.cli.data import ensure
+from jaxdiff.cli.settings import algorithm_module, make_settings
+from jaxdiff.types import Algorithm, Env, Spec
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Everything a pack needs that does not depend on its members' numbers."""
+
+    algorithm: Algorithm
+    env: Env | envs.HostEnv
+    dataset: data.Dataset | None  # None: only acting is wanted
+    info: data.DatasetInfo | None
+    statistics: tuple[np.ndarray, np.ndarray] | None  # mean and deviation of the observations, where normalised
+
+    @property
+    def spec(self) -> Spec:
+        return self.env.spec
+
+
+def make_env(config: Mapping[str, Any]) -> Env | envs.HostEnv:
+    """The environment of a config; a simulator that runs on the host comes with eval_episodes copies."""
+    name = config["env"]
+    if envs.is_host(name):
+        return envs.make_host(name, int(config["eval_episodes"]))
+    options = {"backend": config["env_backend"]} if name.startswith("brax-") else {}
+    return envs.make(name, **options)
+
+
+def load_dataset(config: Mapping[str, Any]) -> tuple[data.Dataset, data.DatasetInfo]:
+    """The dataset of a config, on the host; one that can be generated is made when it is missing."""
+    dataset, info = data.load(ensure(config["dataset"]))
+    scale = float(config["reward_scale"])
+    if scale != 1.0:
+        transitions = dataset.transitions.replace(reward=dataset.transitions.reward * np.float32(scale))  # type: ignore[attr-defined]
+        dataset = dataset.replace(transitions=transitions)  # type: ignore[attr-defined]
+    return dataset, info
+
+
+def make_algorithm(
+    config: Mapping[str, Any], spec: Spec, statistics: tuple[np.ndarray, np.ndarray] | None
+) -> Algorithm:
+    """The config's algorithm for a task, on normalised observations if statistics are given."""
+    model, _ = make_settings(config)
+    algorithm: Algorithm = algorithm_module(config["algorithm"]).make(model, spec)
+    return algorithm if statistics is None else normalise_obs(algorithm, *statistics)
+
+
+def make_task(config: Mapping[str, Any]) -> Task:
+    """Builds the task of a config.
+
+    Raises:
+      ValueError: the data and the environment do not fit together, or a setting is out of range.
+      KeyError, FileNotFoundError, ImportError: an unknown name, a missing file, a missing extra.
+    """
+    make_settings(config)  # a mistyped setting is an error before any data are read
+    env = make_env(config)
+    dataset, info = load_dataset(config)
+    check_fit(env.spec, info)
+    statistics = obs_statistics(np.asarray(dataset.transitions.obs)) if config["normalise_obs"] else None
+    return Task(make_algorithm(config, env.spec, statistics), env, jax.device_put(dataset), info, statistics)
+
+
+def check_fit(spec: Spec, info: data.DatasetInfo) -> None:
+    """Raises ValueError unless the data have the environment's observation and action sizes."""
+    there, here = (info.obs_dim, info.action_dim), (spec.obs_dim, spec.action_dim)
+    if there != here:
+        raise ValueError(
+            f"dataset {info.name} has observations of {there[0]} and actions of {there[1]} numbers, env {spec.name} has "
+            f"{here[0]} and {here[1]}; choose the env the data came from with --config.env=NAME."
+        )
