@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.data import normalised_score
 from jaxdiff.envs import HostEnv
 from jaxdiff.types import Algorithm, Array, Env, Key, PyTree, Spec, TrainState, Trajectory
 
@@ -21,15 +22,14 @@ class Evaluation:
     recorded: Trajectory  # [R, H, ...] the first R episodes
 
 
-def normalised_scores(returns: np.ndarray, spec: Spec) -> np.ndarray | None:
+def normalised_scores(returns: Any, spec: Spec) -> np.ndarray | None:
     """100 (return - random) / (expert - random), or None where the task has no reference scores.
 
     Reference: Fu et al. 2020, arXiv:2004.07219, section 4.
     """
     if spec.reference_scores is None:
         return None
-    low, high = spec.reference_scores
-    return 100.0 * (np.asarray(returns) - low) / (high - low)
+    return normalised_score(np.asarray(returns), spec.reference_scores)
 
 
 def make_rollout(
@@ -99,7 +99,7 @@ def make_host_rollout(
     The episodes' starts come from the key, so two members evaluated with one key face the same starts.
     """
     if env.num_envs != num_episodes:
-        raise ValueError(f"the host simulator runs {env.num_envs} copies, eval_episodes={num_episodes}; make them equal.")
+        raise ValueError(f"the simulator runs {env.num_envs} copies, eval_episodes={num_episodes}; make them equal.")
     act = jax.jit(algorithm.act)
 
     def rollout(key: Key, state: TrainState) -> Evaluation:
@@ -116,17 +116,17 @@ def make_host_rollout(
                 obs, running = next_obs, running & ~(terminated | truncated)
         all_obs, all_action, reward, mask = (np.stack(column, axis=1) for column in zip(*rows, strict=True))
         kept = (all_obs[:num_recorded], all_action[:num_recorded], reward[:num_recorded], mask[:num_recorded])
-        recorded = _pad(Trajectory(*kept), env.spec.max_episode_steps)
+        recorded = _pad(kept, env.spec.max_episode_steps)
         return Evaluation(reward.sum(axis=1), mask.sum(axis=1), recorded)  # type: ignore[arg-type]
 
     return rollout
 
 
-def _pad(trajectory: Trajectory, length: int) -> Trajectory:
-    """Pads (or cuts) the time axis to `length` with zeros, so that evaluations of different lengths stack."""
+def _pad(columns: tuple[np.ndarray, ...], length: int) -> Trajectory:
+    """A trajectory padded (or cut) to `length` steps with zeros, so that evaluations of different lengths stack."""
 
-    def pad(x: Array) -> np.ndarray:
-        x = np.asarray(x, np.float32)[:, :length]
+    def pad(x: np.ndarray) -> Any:
+        x = x[:, :length].astype(np.float32)
         return np.pad(x, [(0, 0), (0, length - x.shape[1])] + [(0, 0)] * (x.ndim - 2))
 
-    return jax.tree.map(pad, trajectory)
+    return Trajectory(*map(pad, columns))

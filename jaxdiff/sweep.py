@@ -16,6 +16,8 @@ import numpy as np
 from jaxdiff.types import PyTree
 
 MODES = ("vmap", "map", "shard", "pmap")
+# Settings that decide how a run is organised or looked at, not what it computes.
+ORGANISATION = ("chunk", "eval_interval", "eval_episodes", "record_episodes", "checkpoint_interval")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +54,11 @@ def make_member(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> Memb
     """A member from its resolved config and the overrides that made it.
 
     The id covers what decides the result (task, data, algorithm, settings, seed, batch size) and not how the run is
-    organised (chunk length, evaluation and checkpoint intervals).
+    organised or looked at (chunk length, intervals, number of evaluation episodes).
     """
-    decisive = ("algorithm", "env", "env_options", "dataset", "model", "hparams", "seed", "batch_size", "num_updates")
-    swept = [f"{key.split('.')[-1]}={_brief(value)}" for key, value in overrides.items() if key not in ("seed", "algorithm")]
+    decisive = [key for key in config if key not in ORGANISATION]
+    shown = {key: value for key, value in overrides.items() if key not in ("seed", "algorithm")}
+    swept = [f"{key.split('.')[-1]}={_brief(value)}" for key, value in shown.items()]
     return Member(
         id=content_hash({key: config.get(key) for key in decisive}),
         label=" ".join([config["algorithm"], *swept]),
@@ -165,7 +168,9 @@ def over_lanes(
     return jax.jit(sharded, donate_argnums=donated)
 
 
-def _over_devices(inner: Callable[..., PyTree], devices: list[jax.Device], donated: tuple[int, ...]) -> Callable[..., PyTree]:
+def _over_devices(
+    inner: Callable[..., PyTree], devices: list[jax.Device], donated: tuple[int, ...]
+) -> Callable[..., PyTree]:
     """pmap over [D, L / D], with the lane axis split and joined around it."""
     count = len(devices)
 

@@ -51,7 +51,7 @@ class Spec:
     action_dim: int
     max_episode_steps: int
     num_agents: int | None = None  # None: no agent axis; otherwise arrays carry [A, ...] before features
-    reference_scores: tuple[float, float] | None = None  # (random, expert) undiscounted returns; normalised score 0 and 100
+    reference_scores: tuple[float, float] | None = None  # (random, expert) returns: normalised scores 0 and 100
 
 
 @struct.dataclass

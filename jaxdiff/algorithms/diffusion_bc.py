@@ -24,7 +24,7 @@ class Config:
     """Static choices."""
 
     policy: PolicyConfig = PolicyConfig()
-    act_with_ema: bool = True  # act with the averaged weights (every reference configuration of diffusion policies does)
+    act_with_ema: bool = True  # act with the averaged weights
 
 
 @struct.dataclass

@@ -74,7 +74,10 @@ def make(config: Config, spec: Spec) -> Algorithm:
     critic = QFunction(config.critic_hidden, config.critic_activation, config.critic_layer_norm)
 
     def q_values(params: PyTree, obs: Array, action: Array) -> Array:  # [E, *B]
-        return jax.vmap(critic.apply, in_axes=(0, None, None))(params, obs, action)
+        def one(p: PyTree) -> Array:
+            return critic.apply(p, obs, action)  # type: ignore[return-value]
+
+        return jax.vmap(one)(params)
 
     def init(key: Key, hparams: HParams) -> TrainState:
         key_policy, key_critic = jax.random.split(key)
@@ -96,7 +99,9 @@ def make(config: Config, spec: Spec) -> Algorithm:
         loss = jnp.sum(jnp.mean(jnp.square(q - target[None]), axis=-1))
         return loss, {"critic_loss": loss, "q_mean": jnp.mean(q), "target_mean": jnp.mean(target)}
 
-    def policy_loss(params: PyTree, critics: PyTree, key: Key, state: TrainState, batch: Transition) -> tuple[Array, Metrics]:
+    def policy_loss(
+        params: PyTree, critics: PyTree, key: Key, state: TrainState, batch: Transition
+    ) -> tuple[Array, Metrics]:
         key_bc, key_sample, key_coin = jax.random.split(key, 3)
         bc_loss = jnp.mean(policy.loss(key_bc, params, batch.obs, batch.action))
         action = policy.sample(key_sample, params, batch.obs)
@@ -110,7 +115,9 @@ def make(config: Config, spec: Spec) -> Algorithm:
         h, opt = state.hparams, state.opt_state
         key_critic, key_policy = jax.random.split(key)
 
-        gradients, critic_metrics = jax.grad(critic_loss, has_aux=True)(state.params["critic"], key_critic, state, batch)
+        gradients, critic_metrics = jax.grad(critic_loss, has_aux=True)(
+            state.params["critic"], key_critic, state, batch
+        )
         optimiser = adam(cosine_decay(h.critic_lr, state.step, h.lr_decay_steps), h.max_grad_norm)
         critics, opt_critic = apply_gradients(optimiser, gradients, opt["critic"], state.params["critic"])
         critic_norm = optax.global_norm(gradients)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 import dataclasses
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -64,7 +63,7 @@ def _check(config: PolicyConfig) -> None:
     if not 0 <= config.grad_steps <= config.num_steps:
         raise ValueError(f"grad_steps={config.grad_steps}; allowed: 0 (all) to num_steps={config.num_steps}.")
     if config.schedule == "flow" and config.kind == "eps":
-        raise ValueError("kind='eps' is undefined on schedule='flow', where alpha(1) = 0; use kind='flow', 'v' or 'x0'.")
+        raise ValueError("kind='eps' is undefined on schedule='flow', where alpha(1) = 0; use 'flow', 'v' or 'x0'.")
 
 
 def _make_schedule(config: PolicyConfig) -> diffusion.Schedule:
@@ -99,6 +98,12 @@ def make_policy(config: PolicyConfig, spec: Spec) -> DiffusionPolicy:
     def c_noise(level: diffusion.Level) -> Any:
         return scale * level.t + shift
 
+    def bind(params: PyTree) -> diffusion.Network:
+        def apply(x: Array, t: Array, cond: Array) -> Array:
+            return network.apply(params, x, t, cond)  # type: ignore[return-value]
+
+        return apply
+
     def init(key: Key) -> PyTree:
         return network.init(key, jnp.zeros((spec.action_dim,)), jnp.zeros(()), jnp.zeros((spec.obs_dim,)))
 
@@ -110,16 +115,13 @@ def make_policy(config: PolicyConfig, spec: Spec) -> DiffusionPolicy:
         else:
             t = diffusion.uniform_times(key_time, batch)
         eps = jax.random.normal(key_noise, action.shape)
-        apply = functools.partial(network.apply, params)
-        return diffusion.denoising_loss(
-            apply, config.kind, diffusion.level_at(schedule, t), action, eps, obs, c_noise=c_noise
-        )
+        level = diffusion.level_at(schedule, t)
+        return diffusion.denoising_loss(bind(params), config.kind, level, action, eps, obs, c_noise=c_noise)
 
     def sample(key: Key, params: PyTree, obs: Array, temperature: ArrayLike = 1.0) -> Array:
         key_start, key_chain = jax.random.split(key)
         x_T = jax.random.normal(key_start, (*obs.shape[:-1], spec.action_dim))
-        apply = functools.partial(network.apply, params)
-        denoise = diffusion.clip(diffusion.denoiser(apply, config.kind, obs, c_noise=c_noise))
+        denoise = diffusion.clip(diffusion.denoiser(bind(params), config.kind, obs, c_noise=c_noise))
         x0 = diffusion.sample(
             denoise, table, x_T, key_chain, temperature=temperature, grad_steps=config.grad_steps or None
         )

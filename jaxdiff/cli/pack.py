@@ -93,7 +93,9 @@ def choose_programs(task: Task, members: Sequence[sweep.Member], lanes: str) -> 
     return programs, seconds
 
 
-def make_evaluation(task: Task, config: Mapping[str, Any], mode: str) -> Callable[[train.Lane, int], evaluate.Evaluation]:
+def make_evaluation(
+    task: Task, config: Mapping[str, Any], mode: str
+) -> Callable[[train.Lane, int], evaluate.Evaluation]:
     """(lanes, step) -> Evaluation [L, ...]. Members that share a seed face the same episodes."""
     episodes, recorded = int(config["eval_episodes"]), int(config["record_episodes"])
 
@@ -219,7 +221,8 @@ class PackRun:
         self.step = self.checkpoints.latest_step() or 0
         metadata = self.checkpoints.metadata(self.step)
         self.spent, self.frozen_at = metadata["wall_seconds"], {int(k): v for k, v in metadata["frozen_at"].items()}
-        self.train_table, self.eval_table = metrics.MetricTable.load(self.folder.train), metrics.MetricTable.load(self.folder.eval)
+        self.train_table = metrics.MetricTable.load(self.folder.train)
+        self.eval_table = metrics.MetricTable.load(self.folder.eval)
         for table in (self.train_table, self.eval_table):
             table.truncate_after(self.step)
 

@@ -130,7 +130,8 @@ def make_plan(
     members = make_members(config, points)
     packs = [pack for group in sweeps.group_members(members) for pack in sweeps.split_packs(group, max_lanes)]
     plain = [dict(point) for point in points]
-    return Plan(["jaxdiff", *command], config.to_dict(), study, plain, packs, workdir, lanes, tensorboard, wandb_project)
+    line = ["jaxdiff", *command]
+    return Plan(line, config.to_dict(), study, plain, packs, workdir, lanes, tensorboard, wandb_project)
 
 
 def execute(plan: Plan) -> int:
@@ -145,8 +146,11 @@ def execute(plan: Plan) -> int:
         for pack in plan.packs:
             size, updates = len(pack.members), int(pack.members[0].config["num_updates"])
             if not run.pack(pack.id).is_done():
-                frozen += _run_pack(plan, run, pack, tasks, lambda step, bad, note, d=done, f=frozen, n=size: bar.update(
-                    d + step * n, f + bad, note))  # fmt: skip
+
+                def show(step: int, bad: int, note: str, base: int = done, lost: int = frozen, n: int = size) -> None:
+                    bar.update(base + step * n, lost + bad, note)
+
+                frozen += _run_pack(plan, run, pack, tasks, show)
             done += size * updates
             bar.update(done, frozen)
     path = report.build_report(run.path)

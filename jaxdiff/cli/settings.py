@@ -1,4 +1,4 @@
-"""Between a config and the objects it describes: default settings of an algorithm, and back from values to dataclasses."""
+"""Between a config and the objects it describes: an algorithm's default settings, and its dataclasses from values."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -42,6 +42,7 @@ def base_config(algorithm: str) -> ConfigDict:
             "dataset": "pointmaze-umaze",  # a file, or a name of `jaxdiff data list`
             "normalise_obs": False,  # centre and scale observations by the dataset's statistics
             "reward_scale": 1.0,  # multiplies the dataset's rewards; evaluation reports the task's own
+            "normalise_reward": False,  # scale rewards so that the largest discounted return in the data is 10
             "seed": 0,
             "batch_size": 256,
             "num_updates": 100_000,

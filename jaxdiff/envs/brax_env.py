@@ -87,7 +87,7 @@ def brax_locomotion(task: str, *, backend: str = "spring", max_episode_steps: in
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the warnings that brax gives on import, on loading and while being traced; it also needs rank promotion."""
+    """Without the warnings brax gives on import, on loading and while being traced; it also needs rank promotion."""
     with warnings.catch_warnings(), jax.numpy_rank_promotion("allow"):
         warnings.filterwarnings("ignore", "Brax System, pip", UserWarning)
         warnings.filterwarnings("ignore", "JAXopt is no longer maintained", DeprecationWarning)
