@@ -48,6 +48,7 @@ class HParams:
     lr_decay_steps: float = 0.0  # updates of a cosine decay to 0; 0: constant (the paper's decay hardly acts)
     max_grad_norm: float = 9.0  # largest global gradient norm of either network, > 0 (9: hopper-medium)
     q_weight: float = 1.0  # eta, weight of the Q term; 0 is behaviour cloning
+    q_start: float = 0.0  # the policy only imitates before this update, while the critic learns
     discount_factor: float = 0.99  # gamma in [0, 1]
     polyak: float = 0.005  # share of the online critic in its target per update, in (0, 1]
     ema_rate: float = 0.005  # share of the online policy in its target per move, in (0, 1]
@@ -108,7 +109,8 @@ def make(config: Config, spec: Spec) -> Algorithm:
         q = q_values(critics, batch.obs, action)
         coin = jax.random.bernoulli(key_coin).astype(jnp.int32)  # one per update, not per example
         q_loss = normalised_q_loss(q[coin], q[1 - coin] if config.cross_normaliser else q[coin])
-        loss = bc_loss + state.hparams.q_weight * q_loss
+        q_weight = jnp.where(state.step >= state.hparams.q_start, state.hparams.q_weight, 0.0)
+        loss = bc_loss + q_weight * q_loss
         return loss, {"policy_loss": loss, "bc_loss": bc_loss, "q_policy": jnp.mean(q)}
 
     def update(key: Key, state: TrainState, batch: Transition) -> tuple[TrainState, Metrics]:

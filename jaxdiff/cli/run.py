@@ -12,6 +12,7 @@ import dataclasses
 import datetime
 import os
 from pathlib import Path
+import platform
 from typing import Any
 
 from absl import flags
@@ -61,6 +62,8 @@ def rerun(argv: list[str]) -> int:
     known = stamp.read_stamp(folders[0])
     settings = dict(known["config"])
     points, lanes = settings.pop("points"), settings.pop("lanes")
+    use_all_cores(lanes)
+    use_compilation_cache()
     target = Path(flag_values.workdir or f"{str(folders[0]).rstrip('/')}-rerun")
     return execute(
         make_plan(["rerun", *argv], ConfigDict(_tuples(settings)).lock(), known["study"], points, target, lanes)
@@ -92,6 +95,7 @@ def _run_command(name: str, argv: list[str]) -> int:
                      max_lanes=flag_values.max_lanes, tensorboard=flag_values.tensorboard,
                      wandb_project=flag_values.wandb_project)  # fmt: skip
     use_all_cores(parsed.lanes)
+    use_compilation_cache()
     if parsed.dry_run:
         from jaxdiff.cli.dry_run import describe
 
@@ -112,6 +116,17 @@ def use_all_cores(lanes: str) -> None:
 
     if lanes in ("auto", "shard", "pmap"):
         jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or a folder of this machine's cache."""
+    import jax
+
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        # Programs for one kind of processor do not run on another: home folders are often shared between them.
+        folder = Path("~/.cache/jaxdiff/compiled").expanduser() / platform.node()
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def make_plan(

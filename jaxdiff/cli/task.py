@@ -50,7 +50,7 @@ def load_dataset(config: Mapping[str, Any]) -> tuple[data.Dataset, data.DatasetI
 
 def scale_rewards(dataset: data.Dataset, scale: float) -> data.Dataset:
     """The dataset with every reward multiplied by scale."""
-    reward = (np.asarray(dataset.transitions.reward) * scale).astype(np.float32)
+    reward: Any = (np.asarray(dataset.transitions.reward) * scale).astype(np.float32)
     transitions = dataclasses.replace(dataset.transitions, reward=reward)
     return dataclasses.replace(dataset, transitions=transitions)
 
