@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxdiff.algorithms.contracts import check_batch, check_obs
 from jaxdiff.algorithms.optimiser import adam, apply_gradients, cosine_decay
 from jaxdiff.algorithms.policy import PolicyConfig, make_policy
 from jaxdiff.rl import polyak
@@ -49,6 +50,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
         return TrainState(jnp.zeros((), jnp.int32), params, target, opt_state, hparams)
 
     def update(key: Key, state: TrainState, batch: Transition) -> tuple[TrainState, Metrics]:
+        check_batch(batch, spec)
         h = state.hparams
 
         def loss_fn(params: PyTree) -> Array:
@@ -62,6 +64,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
         return TrainState(state.step + 1, params, target, opt_state, h), metrics
 
     def act(key: Key, state: TrainState, obs: Array, memory: PyTree) -> tuple[Array, PyTree]:
+        check_obs(obs, spec)
         params = state.target_params if config.act_with_ema else state.params
         action = policy.sample(key, params["policy"], obs, state.hparams.act_temperature)
         return jnp.expand_dims(action, -2), memory

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxdiff.algorithms.contracts import check_batch, check_obs
 from jaxdiff.algorithms.optimiser import adam, apply_gradients, cosine_decay
 from jaxdiff.algorithms.policy import PolicyConfig, make_policy
 from jaxdiff.networks import QFunction
@@ -114,6 +115,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
         return loss, {"policy_loss": loss, "bc_loss": bc_loss, "q_policy": jnp.mean(q)}
 
     def update(key: Key, state: TrainState, batch: Transition) -> tuple[TrainState, Metrics]:
+        check_batch(batch, spec)
         h, opt = state.hparams, state.opt_state
         key_critic, key_policy = jax.random.split(key)
 
@@ -144,6 +146,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
     def act(key: Key, state: TrainState, obs: Array, memory: PyTree) -> tuple[Array, PyTree]:
         import distrax  # imported where it is used: it costs seconds
 
+        check_obs(obs, spec)
         key_sample, key_select = jax.random.split(key)
         actor = (state.target_params if config.act_with_ema else state.params)["policy"]
         many = jnp.broadcast_to(obs, (config.num_candidates, *obs.shape))
