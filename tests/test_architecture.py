@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
-    "types": 0,
+    "suggest": 0, "types": 0,
     "diffusion": 1, "networks": 1, "rl": 1,
     "data": 2, "envs": 2,
     "algorithms": 3,

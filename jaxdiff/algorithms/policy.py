@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 
 from jaxdiff import diffusion
 from jaxdiff.networks import ACTIVATIONS, NETWORKS
+from jaxdiff.suggest import unknown_name
 from jaxdiff.types import Array, Key, PyTree, Spec
 
 
@@ -54,7 +55,7 @@ def _check(config: PolicyConfig) -> None:
     }
     for field, (value, registry) in known.items():
         if value not in registry:
-            raise KeyError(f"unknown {field} {value!r}; known: {', '.join(registry)}.")
+            raise unknown_name(field, value, registry)
     if config.num_steps < 1 or config.num_levels < 0:
         raise ValueError(
             f"num_steps={config.num_steps} and num_levels={config.num_levels}; a policy needs num_steps >= 1 and "

@@ -22,7 +22,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 import jaxdiff
-from jaxdiff.cli.suggest import did_you_mean
+from jaxdiff.suggest import did_you_mean
 
 LANES = ("auto", "vmap", "map", "shard", "pmap")
 SweepFunction = Callable[[], Iterable[Mapping[str, Any]]]

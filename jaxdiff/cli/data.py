@@ -23,7 +23,7 @@ import numpy as np
 from jaxdiff.data import card as cards
 from jaxdiff.data import catalog, reference, sources, waypoint, writer
 from jaxdiff.data.columns import time_limits
-from jaxdiff.data.suggest import did_you_mean
+from jaxdiff.suggest import did_you_mean
 
 
 def main(argv: list[str]) -> int:

@@ -16,7 +16,7 @@ import sys
 from types import TracebackType
 
 import jaxdiff
-from jaxdiff.cli.suggest import did_you_mean
+from jaxdiff.suggest import did_you_mean
 
 # name -> (module:function, what it does). The function takes the arguments after the name and returns an exit code.
 COMMANDS: dict[str, tuple[str, str]] = {

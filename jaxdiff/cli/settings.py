@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxdiff.algorithms import ALGORITHMS
-from jaxdiff.cli.suggest import did_you_mean
+from jaxdiff.suggest import did_you_mean
 
 
 def algorithm_module(name: str) -> Any:

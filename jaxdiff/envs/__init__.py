@@ -14,8 +14,8 @@ from typing import Any
 
 from jaxdiff.envs import brax_env, pointmaze, probes
 from jaxdiff.envs.host import HOST_ENVS, HostEnv, is_host, make_host
-from jaxdiff.envs.unknown import unknown_name
 from jaxdiff.envs.wrappers import AutoResetState, auto_reset
+from jaxdiff.suggest import unknown_name
 from jaxdiff.types import Env
 
 __all__ = ["ENVS", "HOST_ENVS", "AutoResetState", "HostEnv", "auto_reset", "is_host", "make", "make_host"]

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff.envs.quiet import quiet_loading
-from jaxdiff.envs.unknown import unknown_name
+from jaxdiff.suggest import unknown_name
 from jaxdiff.types import Array, Env, Key, PyTree, Spec, TimeStep
 
 TASKS = ("hopper", "halfcheetah", "walker2d", "ant")

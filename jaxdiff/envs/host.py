@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxdiff.envs.quiet import quiet_loading
-from jaxdiff.envs.unknown import unknown_name
+from jaxdiff.suggest import unknown_name
 from jaxdiff.types import Spec
 
 PREFIX = "gymnasium-"

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 import numpy as np
 
-from jaxdiff.envs.unknown import unknown_name
+from jaxdiff.suggest import unknown_name
 from jaxdiff.types import Array, Env, Key, Spec, TimeStep
 
 DT = 0.01  # seconds per step

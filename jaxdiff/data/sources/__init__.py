@@ -13,7 +13,7 @@ from jaxdiff.data.columns import Columns, check, content_sha256, episode_returns
 from jaxdiff.data.dataset import Dataset, DatasetInfo
 from jaxdiff.data.reference import reference_scores
 from jaxdiff.data.sources import d4rl, npz
-from jaxdiff.data.suggest import did_you_mean
+from jaxdiff.suggest import did_you_mean
 
 
 class Source(NamedTuple):

@@ -1,4 +1,4 @@
-"""One sentence for a misspelt name."""
+"""Floor 0: one sentence for a misspelt name."""
 
 from collections.abc import Iterable
 import difflib
@@ -7,6 +7,11 @@ import difflib
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`did you mean 'sweep'? known: bench, data, sweep.`, the question left out when nothing is near."""
     known = sorted(known)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word, known, n=1)
     question = f"did you mean {near[0]!r}? " if near else ""
     return f"{question}known: {', '.join(known) or 'none'}."
+
+
+def unknown_name(kind: str, word: str, known: Iterable[str]) -> KeyError:
+    """The error to raise: `unknown sampler 'ddmp'; did you mean 'ddpm'? known: ddim, ddpm.`"""
+    return KeyError(f"unknown {kind} {word!r}; {did_you_mean(word, known)}")
