@@ -8,13 +8,16 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxdiff.cli.settings import base_config
+from jaxdiff.cli.settings import anneal_over_run, base_config
 
 
 def get_config() -> ConfigDict:
-    """The algorithm's defaults on normalised observations."""
+    """The settings that the `default` preset of diffusion_ql has for its policy, for the same reasons."""
     config = base_config("diffusion_bc")
     config.normalise_obs = True
+    config.model.policy.hidden = (256, 256)
+    config.hparams.lr = 1e-3
+    anneal_over_run(config)
     return config
 
 

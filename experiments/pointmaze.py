@@ -8,21 +8,26 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxdiff.cli.settings import base_config
+from jaxdiff.cli.settings import anneal_over_run, base_config
 
 
 def get_config(env: str = "pointmaze-umaze") -> ConfigDict:
     """Small networks and few updates: learning shows within minutes on two CPU cores."""
     config = base_config("diffusion_ql")
     config.env = config.dataset = env
-    config.normalise_obs = True
+    config.normalise_obs = config.normalise_reward = True
     config.model.policy.hidden = config.model.critic_hidden = (64, 64)
     config.model.critic_layer_norm = True
     config.model.num_candidates = 8
     config.model.ema_period = 1
+    config.model.act_with_ema = True
     config.hparams.ema_start = 0.0
+    config.hparams.q_start = 500.0
+    config.hparams.polyak = 0.05
+    config.hparams.selection_temperature = 0.05
     config.hparams.lr = config.hparams.critic_lr = 1e-3
     config.batch_size = 128
+    anneal_over_run(config)
     config.num_updates = 3000
     config.eval_interval = config.checkpoint_interval = 1000
     return config

@@ -56,6 +56,12 @@ def base_config(algorithm: str) -> ConfigDict:
     )
 
 
+def anneal_over_run(config: ConfigDict) -> None:
+    """Makes the learning rate decay over the whole run, however long an override makes it."""
+    with config.unlocked():
+        config.hparams.lr_decay_steps = config.get_oneway_ref("num_updates").to_float()
+
+
 def with_algorithm(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The config for another algorithm; every setting whose name the new one has too keeps its value."""
     settings = algorithm_settings(name)
