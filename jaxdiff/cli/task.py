@@ -13,7 +13,6 @@ from jaxdiff.cli.data import ensure
 from jaxdiff.cli.settings import algorithm_module, make_settings
 from jaxdiff.types import Algorithm, Env, Spec
 
-
 # Not the member's own discount factor: lanes that sweep it share one dataset.
 NOMINAL_DISCOUNT = 0.99
 
@@ -104,6 +103,6 @@ def check_fit(spec: Spec, info: data.DatasetInfo) -> None:
     there, here = (info.obs_dim, info.action_dim), (spec.obs_dim, spec.action_dim)
     if there != here:
         raise ValueError(
-            f"dataset {info.name} has observations of {there[0]} and actions of {there[1]} numbers, env {spec.name} has "
-            f"{here[0]} and {here[1]}; choose the env the data came from with --config.env=NAME."
+            f"dataset {info.name} has observations of {there[0]} and actions of {there[1]} numbers, env {spec.name} "
+            f"has {here[0]} and {here[1]}; choose the env the data came from with --config.env=NAME."
         )
