@@ -47,7 +47,7 @@ def init_lane(algorithm: Algorithm, hparams: Any, seed: Array) -> Lane:
 def is_finite(state: TrainState, metrics: Metrics) -> Array:
     """[] bool: every metric and the norm of the parameters are finite."""
     finite = [jnp.isfinite(value).all() for value in metrics.values()]
-    return jnp.all(jnp.stack([*finite, jnp.isfinite(optax.global_norm(state.params))]))
+    return jnp.all(jnp.stack([*finite, jnp.isfinite(optax.tree.norm(state.params))]))
 
 
 def make_chunk(algorithm: Algorithm, batch_size: int) -> Chunk:

@@ -60,7 +60,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
         optimiser = adam(cosine_decay(h.lr, state.step, h.lr_decay_steps), h.max_grad_norm)
         params, opt_state = apply_gradients(optimiser, gradients, state.opt_state, state.params)
         target = polyak(params, state.target_params, h.ema_rate)
-        metrics = {"bc_loss": loss, "policy_grad_norm": optax.global_norm(gradients)}
+        metrics = {"bc_loss": loss, "policy_grad_norm": optax.tree.norm(gradients)}
         return TrainState(state.step + 1, params, target, opt_state, h), metrics
 
     def act(key: Key, state: TrainState, obs: Array, memory: PyTree) -> tuple[Array, PyTree]:

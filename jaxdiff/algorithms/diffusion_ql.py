@@ -124,7 +124,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
         )
         optimiser = adam(cosine_decay(h.critic_lr, state.step, h.lr_decay_steps), h.max_grad_norm)
         critics, opt_critic = apply_gradients(optimiser, gradients, opt["critic"], state.params["critic"])
-        critic_norm = optax.global_norm(gradients)
+        critic_norm = optax.tree.norm(gradients)
 
         # The policy climbs the critic that has just been updated [code].
         gradients, policy_metrics = jax.grad(policy_loss, has_aux=True)(
@@ -138,7 +138,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
             "policy": polyak(actor, state.target_params["policy"], jnp.where(moves, h.ema_rate, 0.0)),
             "critic": polyak(critics, state.target_params["critic"], h.polyak),
         }
-        norms = {"critic_grad_norm": critic_norm, "policy_grad_norm": optax.global_norm(gradients)}
+        norms = {"critic_grad_norm": critic_norm, "policy_grad_norm": optax.tree.norm(gradients)}
         params = {"policy": actor, "critic": critics}
         opt_state = {"policy": opt_policy, "critic": opt_critic}
         return TrainState(state.step + 1, params, target, opt_state, h), critic_metrics | policy_metrics | norms
