@@ -1,0 +1,144 @@
+"""The diffusion policy that algorithms share: its chain, its loss and its gradient."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from plain_networks import constant_policy, noise_model, random_params
+import pytest
+from quick_jit import quick_jit
+
+from jaxdiff.algorithms.policy import PolicyConfig, make_policy
+from jaxdiff.diffusion import PARAMETERISATIONS, SCHEDULES, SOLVERS
+from jaxdiff.types import Spec
+
+SPEC = Spec("test", obs_dim=3, action_dim=2, max_episode_steps=10)
+OBS = np.array([0.4, -0.8, 1.2], np.float32)
+
+
+def diffusion_ql_chain(params: Any, rng: np.random.Generator, count: int, num_steps: int, time_dim: int) -> np.ndarray:
+    """The sampler of Diffusion-QL in float64: betas of the vp schedule, clipped x0, posterior mean and variance."""
+    i = np.arange(1, num_steps + 1)
+    betas = 1.0 - np.exp(-0.1 / num_steps - 0.5 * (10.0 - 0.1) * (2 * i - 1) / num_steps**2)
+    alpha_bar = np.cumprod(1.0 - betas)
+    before = np.append(1.0, alpha_bar[:-1])
+    x = rng.standard_normal((count, SPEC.action_dim))
+    cond = np.broadcast_to(OBS.astype(np.float64), (count, SPEC.obs_dim))
+    for t in reversed(range(num_steps)):
+        eps = noise_model(params, x, float(t), cond, time_dim)
+        x0 = np.clip((x - np.sqrt(1.0 - alpha_bar[t]) * eps) / np.sqrt(alpha_bar[t]), -1.0, 1.0)
+        mean = betas[t] * np.sqrt(before[t]) / (1.0 - alpha_bar[t]) * x0
+        mean += (1.0 - before[t]) * np.sqrt(1.0 - betas[t]) / (1.0 - alpha_bar[t]) * x
+        variance = betas[t] * (1.0 - before[t]) / (1.0 - alpha_bar[t])
+        x = mean + np.sqrt(variance) * rng.standard_normal(x.shape) * (t > 0)
+    return np.clip(x, -1.0, 1.0)
+
+
+def test_samples_are_distributed_as_diffusion_qls_chain():
+    """Means, spreads and the share of clipped actions of twenty thousand samples, noise drawn independently."""
+    config = PolicyConfig(hidden=(16,))
+    policy = make_policy(config, SPEC)
+    params = params_of(policy, 2)
+    count = 20_000
+    found = np.asarray(
+        quick_jit(policy.sample)(jax.random.key(0), params, jnp.broadcast_to(OBS, (count, 3))), np.float64
+    )
+    wanted = diffusion_ql_chain(params, np.random.default_rng(0), count, config.num_steps, config.time_dim)
+    assert (np.abs(wanted) < 1.0).mean() > 0.05  # clipping has not swallowed everything
+    error = 4.5 * np.sqrt(2.0 / count)
+    np.testing.assert_allclose(found.mean(axis=0), wanted.mean(axis=0), atol=error)
+    np.testing.assert_allclose((found**2).mean(axis=0), (wanted**2).mean(axis=0), atol=error)
+    np.testing.assert_allclose((found[:, 0] * found[:, 1]).mean(), (wanted[:, 0] * wanted[:, 1]).mean(), atol=error)
+    for edge in (-1.0, -0.5, 0.0, 0.5, 0.999):
+        np.testing.assert_allclose((found <= edge).mean(axis=0), (wanted <= edge).mean(axis=0), atol=error)
+
+
+def test_loss_of_a_constant_answer_is_the_expected_squared_distance_to_the_noise():
+    """|c - eps|**2 averages to c**2 + 1, whatever the level."""
+    policy = make_policy(PolicyConfig(hidden=(16,)), SPEC)
+    params = constant_policy(params_of(policy, 0), [0.5, -1.5])
+    count = 20_000
+    loss = quick_jit(policy.loss)(jax.random.key(1), params, jnp.zeros((count, 3)), jnp.zeros((count, 2)))
+    assert loss.shape == (count,)
+    assert float(loss.mean()) == pytest.approx(1.0 + (0.5**2 + 1.5**2) / 2, abs=5 * float(loss.std()) / np.sqrt(count))
+
+
+def test_loss_sees_each_level_equally_often():
+    """For x0 = 0 a network answering x / sigma would have no loss; one answering x errs by (1 - sigma)**2 |eps|**2."""
+    config = PolicyConfig(hidden=(4,), num_levels=5)
+    policy = make_policy(config, SPEC)
+    params = jax.tree.map(np.zeros_like, params_of(policy, 0))
+    # mish(z) - mish(-z) = z for large |z|: a linear network.
+    first, last = np.zeros((2 + 16 + 3, 4), np.float32), np.zeros((4, 2), np.float32)
+    for u in range(2):
+        first[u, 2 * u], first[u, 2 * u + 1], last[2 * u, u], last[2 * u + 1, u] = 1e4, -1e4, 1e-4, -1e-4
+    layers = {**params["params"]["Mlp_0"]}
+    layers["Dense_0"] = {**layers["Dense_0"], "kernel": first}
+    layers["Dense_1"] = {**layers["Dense_1"], "kernel": last}
+    params = {"params": {**params["params"], "Mlp_0": layers}}
+    count = 40_000
+    loss = quick_jit(policy.loss)(jax.random.key(1), params, jnp.zeros((count, 3)), jnp.zeros((count, 2)))
+    t = np.arange(1, 6) / 5
+    sigma = np.sqrt(1.0 - np.exp(-0.1 * t - 0.5 * 9.9 * t**2))
+    wanted = ((1.0 - sigma) ** 2).mean()
+    assert float(loss.mean()) == pytest.approx(wanted, abs=5 * float(loss.std()) / np.sqrt(count))
+
+
+@pytest.mark.parametrize(("grad_steps", "is_whole"), [(0, True), (1, False)])
+def test_grad_steps_says_how_much_of_the_chain_is_differentiated(x64, grad_steps, is_whole):
+    config = PolicyConfig(hidden=(4,), num_levels=2, num_steps=2, grad_steps=grad_steps, time_dim=4)
+    policy = make_policy(config, SPEC)
+    params = jax.tree.map(lambda leaf: 0.2 * leaf.astype(np.float64), params_of(policy, 2))
+    tangent = jax.tree.map(jnp.ones_like, params)
+
+    def mean_action(shift: float) -> jax.Array:
+        moved = jax.tree.map(lambda p, d: p + shift * d, params, tangent)
+        return policy.sample(jax.random.key(0), moved, jnp.broadcast_to(jnp.asarray(OBS, float), (64, 3))).mean()
+
+    value_and_slope = quick_jit(lambda shift: (mean_action(shift), jax.grad(mean_action)(shift)))
+    (above, _), (below, _), (_, slope) = (value_and_slope(shift) for shift in (1e-4, -1e-4, 0.0))
+    difference = float(above - below) / 2e-4
+    assert abs(difference) > 1e-2
+    assert (abs(float(slope) - difference) < 1e-3 * abs(difference)) is is_whole
+
+
+@pytest.mark.parametrize("sampler", SOLVERS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("num_levels", [0, 100])
+def test_a_network_that_answers_the_action_is_sampled_exactly(schedule, sampler, num_levels):
+    """Every schedule and sampler ends at the x0 that is predicted at every level."""
+    config = PolicyConfig(
+        hidden=(4,), kind="x0", schedule=schedule, sampler=sampler, num_levels=num_levels, num_steps=3, time_dim=4
+    )
+    policy = make_policy(config, SPEC)
+    params = constant_policy(params_of(policy, 0), [0.6, -0.3])
+    action = policy.sample(jax.random.key(0), params, jnp.zeros((2, 3)))
+    np.testing.assert_allclose(action, [[0.6, -0.3]] * 2, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", PARAMETERISATIONS)
+def test_loss_and_sample_are_finite_for_every_kind(kind):
+    config = PolicyConfig(hidden=(4,), kind=kind, num_levels=2, num_steps=2, time_dim=4)
+    policy = make_policy(config, SPEC)
+    params = params_of(policy, 0)
+    loss = policy.loss(jax.random.key(0), params, jnp.ones((3, 3)), jnp.ones((3, 2)))
+    action = policy.sample(jax.random.key(0), params, jnp.ones((3, 3)))
+    assert np.isfinite(loss).all()
+    assert np.abs(action).max() <= 1.0
+
+
+def test_temperature_scales_the_injected_noise_only():
+    """At 0 the chain is deterministic given its start; with one step there is nothing to inject."""
+    policy = make_policy(PolicyConfig(hidden=(4,), num_levels=2, num_steps=2, time_dim=4), SPEC)
+    params = constant_policy(params_of(policy, 0), [0.1, -0.1])
+    obs = jnp.zeros((2000, 3))
+    cold, warm, hot = (np.asarray(policy.sample(jax.random.key(0), params, obs, t)) for t in (0.0, 1.0, 2.0))
+    inside = (np.abs(np.stack([cold, warm, hot])) < 1.0).all(axis=0)
+    assert inside.sum() > 200
+    np.testing.assert_allclose((hot - warm)[inside], (warm - cold)[inside], atol=1e-5)
+    assert np.abs(warm - cold)[inside].std() > 0.01
+
+
+def params_of(policy: Any, seed: int) -> Any:
+    return random_params(jax.eval_shape(policy.init, jax.random.key(0)), seed)
