@@ -83,7 +83,7 @@ def make_rollout(
         start = ((env_state, obs, jnp.ones((num_episodes,), bool)), memory)
         _, out = jax.lax.scan(act_and_step, start, jnp.arange(-(-limit // chunk_length)))
         # [T / C, C, ...] -> [T, ...] -> episodes first
-        out = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, *x.shape[2:])[:limit], 0, 1), out)
+        out = jax.tree.map(lambda x: jnp.moveaxis(jax.lax.collapse(x, 0, 2)[:limit], 0, 1), out)
         reward, running, obs, action, recorded_reward, mask = out
         recorded = Trajectory(obs, action, recorded_reward, mask.astype(jnp.float32))
         return Evaluation(reward.sum(axis=1), running.sum(axis=1), recorded)
