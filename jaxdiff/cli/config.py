@@ -186,6 +186,38 @@ def apply_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigD
     return result
 
 
+def from_json(values: Mapping[str, Any]) -> ConfigDict:
+    """The config that a run folder's JSON holds, locked; lists are the tuples they were."""
+    return ConfigDict(_tuples(values)).lock()
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _tuples(inner) for key, inner in value.items()}
+    return tuple(value) if isinstance(value, list) else value
+
+
+def parse_overrides(config: ConfigDict, texts: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Overrides given as text, each parsed as what its key holds in the config, which stays as it is.
+
+    Args:
+      config: whose keys and types count.
+      texts: pairs of dotted key and text, as on the command line.
+
+    Raises:
+      KeyError: unknown key.
+      ValueError: a text that is not of the key's type, or a key that names a group.
+    """
+    argv = [f"--config.{key}={text}" for key, text in texts]
+    _check_keys(config, argv)
+    flag_values = flags.FlagValues()
+    config_flags.DEFINE_config_dict(
+        "config", copy.deepcopy(config), flag_values=flag_values, sys_argv=["jaxdiff", *argv]
+    )
+    parse_flags(argv, flag_values)
+    return dict(config_flags.get_override_values(flag_values["config"]))
+
+
 def _take_config(argv: Sequence[str]) -> tuple[str, list[str]]:
     """Split `--config=X` or `--config X` from the rest, wherever it stands; the last one counts."""
     value, rest, arguments = None, [], list(argv)

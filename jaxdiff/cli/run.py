@@ -38,8 +38,10 @@ class Plan:
     packs: list[sweeps.Pack]
     workdir: Path
     lanes: str
+    max_lanes: int = MAX_LANES
     tensorboard: bool = False
     wandb_project: str | None = None
+    repeats: Path | None = None  # the run folder that this plan repeats
 
 
 def train(argv: list[str]) -> int:
@@ -61,20 +63,13 @@ def rerun(argv: list[str]) -> int:
         raise ValueError(f"rerun takes one run folder, got {len(folders)}: jaxdiff rerun DIR")
     known = stamp.read_stamp(folders[0])
     settings = dict(known["config"])
-    points, lanes = settings.pop("points"), settings.pop("lanes")
+    points, lanes, max_lanes = (settings.pop(name) for name in ("points", "lanes", "max_lanes"))
     use_all_cores(lanes)
     use_compilation_cache()
     target = Path(flag_values.workdir or f"{str(folders[0]).rstrip('/')}-rerun")
-    return execute(
-        make_plan(["rerun", *argv], ConfigDict(_tuples(settings)).lock(), known["study"], points, target, lanes)
-    )
-
-
-def _tuples(value: Any) -> Any:
-    """JSON lists back to the tuples a config holds."""
-    if isinstance(value, Mapping):
-        return {key: _tuples(inner) for key, inner in value.items()}
-    return tuple(value) if isinstance(value, list) else value
+    command, config = ["rerun", *argv], configs.from_json(settings)
+    plan = make_plan(command, config, known["study"], points, target, lanes, max_lanes=max_lanes)
+    return execute(dataclasses.replace(plan, repeats=Path(folders[0])))
 
 
 def _run_command(name: str, argv: list[str]) -> int:
@@ -146,7 +141,7 @@ def make_plan(
     packs = [pack for group in sweeps.group_members(members) for pack in sweeps.split_packs(group, max_lanes)]
     plain = [dict(point) for point in points]
     line = ["jaxdiff", *command]
-    return Plan(line, config.to_dict(), study, plain, packs, workdir, lanes, tensorboard, wandb_project)
+    return Plan(line, config.to_dict(), study, plain, packs, workdir, lanes, max_lanes, tensorboard, wandb_project)
 
 
 def execute(plan: Plan) -> int:
@@ -194,7 +189,9 @@ def _first_task(plan: Plan, run: RunDir) -> _Tasks:
     """Builds the first pack's task, the likeliest to fail, and only then writes the run folder's stamp."""
     tasks = _Tasks()
     task = tasks.get(plan.packs[0].members[0].config)
-    config = {**plan.config, "points": plan.points, "lanes": plan.lanes}
+    if plan.repeats is not None:
+        _check_same_data(plan.repeats, task.info)
+    config = {**plan.config, "points": plan.points, "lanes": plan.lanes, "max_lanes": plan.max_lanes}
     stamp.write_stamp(run.path, stamp.stamp(plan.command, config, plan.study, task.info, plan.config["env"]))
     facts = getattr(task.env, "facts", {})
     if facts:
@@ -202,12 +199,28 @@ def _first_task(plan: Plan, run: RunDir) -> _Tasks:
     return tasks
 
 
+def _check_same_data(folder: Path, info: Any) -> None:
+    """Raises ValueError unless the data are those of the run in `folder`."""
+    there = stamp.read_stamp(folder)["dataset"]["sha256"]
+    if info.sha256 != there:
+        raise ValueError(
+            f"dataset {info.path} has changed since {folder}: its content hashes to {info.sha256[:16]} now and to "
+            f"{there[:16]} then; bring the old file back, or train anew with `jaxdiff sweep`."
+        )
+
+
+def _lanes_of(plan: Plan, pack: sweeps.Pack) -> str:
+    """The plan's lane mode; a repeated pack keeps the one it had, since another may differ in the last bits."""
+    known = None if plan.repeats is None else RunDir(plan.repeats).pack(pack.id).pack_json
+    return files.read_json(known)["lanes"] if known is not None and known.is_file() else plan.lanes
+
+
 def _run_pack(plan: Plan, run: RunDir, pack: sweeps.Pack, tasks: _Tasks, show: Any) -> int:
     """Trains one pack; returns how many of its members went non-finite."""
     from jaxdiff.cli.pack import PackRun
 
     task = tasks.get(pack.members[0].config)
-    work = PackRun(pack, task, run.pack(pack.id), plan.lanes)
+    work = PackRun(pack, task, run.pack(pack.id), _lanes_of(plan, pack))
     work.loggers = _loggers(plan, run, pack, work.step)
     try:
         work.run(show)

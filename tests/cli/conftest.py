@@ -1,0 +1,77 @@
+"""A study that trains in seconds: a bandit with two numbers to act by, four updates, networks of four units."""
+
+from collections.abc import Iterator
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jaxdiff.cli import run as commands
+from jaxdiff.envs.probes import bandit_corners
+
+STUDY = """
+from jaxdiff.cli.settings import base_config
+
+
+def get_config(dataset):
+    config = base_config("diffusion_ql")
+    config.env, config.dataset, config.normalise_obs = "probe-bandit", dataset, True
+    config.model.policy.hidden = config.model.critic_hidden = (4,)
+    config.model.policy.num_levels = config.model.policy.num_steps = 2
+    config.model.num_candidates = 2
+    config.batch_size, config.num_updates, config.eval_interval, config.checkpoint_interval = 8, 4, 2, 2
+    config.eval_episodes = 16
+    return config
+
+
+def sweep_methods():
+    yield {"algorithm": "diffusion_bc"}
+    yield {"hparams.q_weight": 1.0, "seed": 0}
+    yield {"hparams.q_weight": 1.0, "seed": 1}
+"""
+
+
+@pytest.fixture(scope="package")
+def quick_compile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Programs compile in half the time, and once: nothing is optimised, and a cache on disk is shared.
+
+    Without a cache of their own the commands would keep compiled programs in the home folder.
+    """
+    before = jax.config.jax_compilation_cache_dir
+    with pytest.MonkeyPatch.context() as patch:
+        if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+            folder = str(tmp_path_factory.mktemp("compiled"))
+            patch.setenv("JAX_COMPILATION_CACHE_DIR", folder)
+            jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+        jax.config.update("jax_disable_most_optimizations", False)
+        jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.fixture(scope="package")
+def bandit_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An npz under D4RL's names: noisy corners of probe-bandit."""
+    action, reward = bandit_corners(0, num_points=64)
+    path = tmp_path_factory.mktemp("data") / "corners.npz"
+    obs, no, yes = np.zeros((64, 1), np.float32), np.zeros(64, bool), np.ones(64, bool)
+    np.savez(path, observations=obs, next_observations=obs, actions=action, rewards=reward, terminals=yes, timeouts=no)
+    return path
+
+
+@pytest.fixture(scope="package")
+def study(tmp_path_factory: pytest.TempPathFactory, bandit_data: Path, quick_compile: None) -> list[str]:
+    """Arguments of `jaxdiff sweep` without --workdir: 3 members in 2 groups."""
+    path = tmp_path_factory.mktemp("study") / "study.py"
+    path.write_text(STUDY)
+    return [f"--config={path}:{bandit_data}", "--sweep=methods", "--lanes=vmap"]
+
+
+@pytest.fixture(scope="package")
+def trained(tmp_path_factory: pytest.TempPathFactory, study: list[str]) -> Path:
+    """The run folder of the study. Tests read it and may add files, never change what is there."""
+    folder = tmp_path_factory.mktemp("runs") / "trained"
+    assert commands.sweep([*study, f"--workdir={folder}"]) == 0
+    return folder
