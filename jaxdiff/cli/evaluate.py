@@ -1,0 +1,260 @@
+"""`jaxdiff eval DIR`: roll out the saved policies of a run folder, as trained or with other acting-time settings.
+
+  jaxdiff eval runs/demo --episodes=64
+  jaxdiff eval runs/demo --set model.policy.num_steps=8 --set hparams.selection_temperature=0.1
+  jaxdiff eval runs/demo --checkpoint=best --env=pointmaze-medium
+
+No dataset is needed. Each pack runs as it was trained (its lane mode), on episodes that training has never seen, so the
+checkpoint that was best by luck gains nothing from it. The numbers go to DIR/evals/<id>.json, with what repeats them;
+the same request writes the same file.
+"""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+import jax
+import numpy as np
+
+from jaxdiff import sweep
+from jaxdiff.cli import config as configs
+from jaxdiff.cli.pack import make_evaluation
+from jaxdiff.cli.restore import apply_settings, parse_settings, restore
+from jaxdiff.cli.run import use_all_cores, use_compilation_cache
+from jaxdiff.cli.task import Task, make_algorithm, make_env
+from jaxdiff.envs import HostEnv
+from jaxdiff.evaluate import normalised_scores
+from jaxdiff.io import files, stamp
+from jaxdiff.io.checkpoint import Checkpoints
+from jaxdiff.io.report import results
+from jaxdiff.io.runs import PackDir, RunDir
+from jaxdiff.types import PyTree, Spec
+
+FIRST_INDEX = 2**31  # of evaluation keys: training's are numbered by update, which stays below
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What to roll out."""
+
+    run: RunDir
+    episodes: int
+    seed: int  # of the episodes
+    env: str | None  # None: the one of the run
+    checkpoint: str  # last, best or a step
+    overrides: dict[str, Any]  # dotted key -> value, of --set
+
+    def id(self) -> str:
+        """The same for the same request."""
+        fields = {"episodes": self.episodes, "seed": self.seed, "env": self.env, "overrides": self.overrides}
+        return sweep.content_hash({**fields, "checkpoint": self.checkpoint})
+
+
+@dataclasses.dataclass(frozen=True)
+class PackScores:
+    """What the episodes of one pack gave; arrays are [L, M]."""
+
+    id: str
+    step: int
+    env: str
+    members: list[dict[str, Any]]  # id, label, seed and whether it was alive
+    returns: np.ndarray
+    lengths: np.ndarray
+    scores: np.ndarray | None  # normalised; None where the task has no reference scores
+
+
+def main(argv: list[str]) -> int:
+    """Evaluates, prints a table and writes the numbers. Returns the exit code.
+
+    Raises:
+      ValueError: not a run folder, nothing to restore, a setting out of range or one that changes the parameters.
+      KeyError: an unknown key of --set, environment or flag.
+    """
+    flag_values = flags.FlagValues()
+    flags.DEFINE_integer("episodes", 64, "episodes per member", lower_bound=1, flag_values=flag_values)
+    flags.DEFINE_integer("seed", 0, "of the episodes", 0, 2**31 - 1, flag_values=flag_values)
+    flags.DEFINE_string("env", None, "score on this environment, default the run's own", flag_values=flag_values)
+    flags.DEFINE_string("checkpoint", "last", "last, best or a step", flag_values=flag_values)
+    flags.DEFINE_multi_string("set", [], "KEY=VALUE of model.* or hparams.*; repeat it", flag_values=flag_values)
+    flags.DEFINE_string("out", None, "file to write, default DIR/evals/<id>.json", flag_values=flag_values)
+    folders = configs.parse_flags(argv, flag_values, __doc__ or "")
+    if len(folders) != 1:
+        raise ValueError(f"eval takes one run folder, got {len(folders)}: jaxdiff eval DIR")
+    run = RunDir(folders[0])
+    known = stamp.read_stamp(run.path)
+    plans = _read_plans(run)
+    overrides = parse_settings([plan["config"] for plan in plans], flag_values.set)
+    request = Request(run, flag_values.episodes, flag_values.seed, flag_values.env, flag_values.checkpoint, overrides)
+    use_all_cores("shard" if {"shard", "pmap"} & {plan["lanes"] for plan in plans} else "vmap")
+    use_compilation_cache()
+    packs = [evaluate_pack(request, plan, known) for plan in plans]
+    text = table(packs, overrides)
+    path = Path(flag_values.out) if flag_values.out else run.path / "evals" / f"{request.id()}.json"
+    files.write_json_atomic(path, _record(["jaxdiff", "eval", *argv], request, known, packs))
+    print(text)
+    print(f"\nwritten to {path}")
+    return 0
+
+
+def evaluate_pack(request: Request, plan: Mapping[str, Any], known: Mapping[str, Any]) -> PackScores:
+    """Restores a pack's policies and rolls them out.
+
+    Args:
+      request: what to roll out.
+      plan: the pack's pack.json.
+      known: the run's run.json.
+    """
+    as_trained = {**plan["config"], "env": request.env or plan["config"]["env"], "eval_episodes": request.episodes}
+    config = {**apply_settings(as_trained, request.overrides), "record_episodes": 0}
+    env = make_env(config)
+    if request.env is not None and plan["config"]["env"] == known["env"]:  # then run.json describes this pack's data
+        _check_sizes(env.spec, known["dataset"])
+    saved = plan["obs_statistics"]
+    statistics = None if saved is None else (np.asarray(saved[0], np.float32), np.asarray(saved[1], np.float32))
+    task = Task(make_algorithm(config, env.spec, statistics), env, None, None, statistics)
+    with Checkpoints(request.run.pack(plan["id"]).checkpoints) as checkpoints:
+        lanes, step = restore(
+            checkpoints,
+            plan,
+            request.checkpoint,
+            num_devices=int(known["device_count"]),
+            trained=make_algorithm(as_trained, env.spec, statistics),
+            acting=task.algorithm,
+            overrides=request.overrides,
+        )
+    count = len(plan["members"])
+    evaluation = make_evaluation(task, config, plan["lanes"])
+    found = evaluation(_spread(lanes, count, plan["lanes"]), FIRST_INDEX + request.seed)
+    if isinstance(env, HostEnv):
+        env.close()
+    returns, lengths, alive = (np.asarray(x)[:count] for x in (found.returns, found.lengths, lanes.alive))
+    fields = ("id", "label", "algorithm", "overrides", "seed")
+    members = [{name: member[name] for name in fields} for member in plan["members"]]
+    rows = [{**member, "alive": bool(ok)} for member, ok in zip(members, alive, strict=True)]
+    return PackScores(plan["id"], step, env.spec.name, rows, returns, lengths, normalised_scores(returns, env.spec))
+
+
+def table(packs: Sequence[PackScores], overrides: Mapping[str, Any]) -> str:
+    """One row per setting, best first; a seed's number is the mean over its episodes."""
+    unit = _unit(packs)
+    body = [["setting", "seeds", "return", f"{unit}: mean", "IQM", "95 % interval", "length", "non-finite"]]
+    for row in settings(packs):
+        shown = row[unit]
+        interval = shown["interval"]
+        body.append(
+            [
+                row["label"],
+                str(row["seeds"]),
+                _brief(row["return"]["mean"]),
+                _brief(shown["mean"]),
+                _brief(shown["iqm"]),
+                "-" if interval is None else f"{interval[0]:.1f} to {interval[1]:.1f}",
+                _brief(row["length"]),
+                str(row["nonfinite"]),
+            ]
+        )
+    widths = [max(map(len, column)) for column in zip(*body, strict=True)]
+    lines = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in body]
+    places = ", ".join(sorted({pack.env for pack in packs}))
+    steps = " or ".join(f"{step:,}" for step in sorted({pack.step for pack in packs}))
+    where = f"{places}: {packs[0].returns.shape[1]} episodes per member, checkpoint after {steps} updates"
+    changes = ", ".join(f"{key}={value}" for key, value in overrides.items())
+    return "\n".join([f"{where}; acting with {changes}" if changes else where, "", *lines])
+
+
+def settings(packs: Sequence[PackScores]) -> list[dict[str, Any]]:
+    """The table's numbers: per label the mean, IQM and interval over seeds of returns and scores; best IQM first.
+
+    A member that went non-finite is counted but not scored: its last finite parameters are not a trained policy.
+    """
+    grouped: dict[str, list[tuple[PackScores, int]]] = {}
+    for pack in packs:
+        for lane, member in enumerate(pack.members):
+            grouped.setdefault(member["label"], []).append((pack, lane))
+    rows = []
+    for label, lanes in grouped.items():
+        alive = [(pack, lane) for pack, lane in lanes if pack.members[lane]["alive"]]
+        lengths = [pack.lengths[lane].mean() for pack, lane in alive]
+        rows.append(
+            {
+                "label": label,
+                "seeds": len(alive),
+                "nonfinite": len(lanes) - len(alive),
+                "return": _estimate([pack.returns[lane] for pack, lane in alive]),
+                "score": _estimate([pack.scores[lane] for pack, lane in alive if pack.scores is not None]),
+                "length": float(np.mean(lengths)) if alive else None,
+            }
+        )
+    unit = _unit(packs)
+    return sorted(rows, key=lambda row: (row[unit]["iqm"] is None, -(row[unit]["iqm"] or 0.0), row["label"]))
+
+
+def _unit(packs: Sequence[PackScores]) -> str:
+    return "score" if all(pack.scores is not None for pack in packs) else "return"
+
+
+def _estimate(episodes: Sequence[np.ndarray]) -> dict[str, Any]:
+    found = results.estimate([float(values.mean(dtype=np.float64)) for values in episodes])
+    if found is None:
+        return {"mean": None, "iqm": None, "interval": None}
+    return {"mean": found.mean, "iqm": found.iqm, "interval": None if found.interval is None else [*found.interval]}
+
+
+def _brief(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _spread(lanes: PyTree, count: int, mode: str) -> PyTree:
+    """The members' lanes, padded for this machine's devices and placed on them."""
+    index = np.minimum(np.arange(sweep.lane_count(count, mode, jax.device_count())), count - 1)
+    return sweep.place(jax.tree.map(lambda leaf: leaf[index], lanes), mode)
+
+
+def _check_sizes(spec: Spec, dataset: Mapping[str, Any]) -> None:
+    there, here = (dataset["obs_dim"], dataset["action_dim"]), (spec.obs_dim, spec.action_dim)
+    if there != here:
+        raise ValueError(
+            f"the policies were trained on observations of {there[0]} and actions of {there[1]} numbers, "
+            f"--env={spec.name} has {here[0]} and {here[1]}; choose one of the same sizes."
+        )
+
+
+def _read_plans(run: RunDir) -> list[dict[str, Any]]:
+    """Every pack.json that is there.
+
+    Raises:
+      ValueError: none is.
+    """
+    folders: list[PackDir] = [run.pack(pack_id) for pack_id in run.list_packs()]
+    plans = [dict(files.read_json(folder.pack_json)) for folder in folders if folder.pack_json.is_file()]
+    if not plans:
+        raise ValueError(f"{run.path} has no pack that ever started; there is no policy to roll out.")
+    return plans
+
+
+def _record(
+    command: list[str], request: Request, known: Mapping[str, Any], packs: Sequence[PackScores]
+) -> dict[str, Any]:
+    """All numbers, and all that is needed to get them again."""
+    here = stamp.stamp(command, {}, known["study"], known["dataset"], packs[0].env)
+    asked = {field.name: getattr(request, field.name) for field in dataclasses.fields(request) if field.name != "run"}
+    return {
+        "run": str(request.run.path),
+        "run_created": known["created"],
+        "request": asked,
+        **{key: value for key, value in here.items() if key not in ("config", "dataset")},
+        "settings": settings(packs),
+        "packs": [
+            {
+                "id": pack.id,
+                "step": pack.step,
+                "members": pack.members,
+                "returns": pack.returns,
+                "lengths": pack.lengths,
+                "scores": pack.scores,
+            }
+            for pack in packs
+        ],
+    }

@@ -1,0 +1,144 @@
+"""Saved policies back in memory: a pack's checkpoint, acting as trained or by other settings."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdiff import sweep, train
+from jaxdiff.cli import config as configs
+from jaxdiff.cli.settings import make_settings
+from jaxdiff.io.checkpoint import Checkpoints
+from jaxdiff.types import Algorithm, PyTree
+
+INSTEAD = {"env": "use --env=NAME", "eval_episodes": "use --episodes=N", "seed": "use --seed=N"}
+
+
+def parse_settings(pack_configs: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> dict[str, Any]:
+    """Values of `--set KEY=VALUE ...`, typed by the settings of any of the packs.
+
+    Raises:
+      KeyError: no pack has the key; the nearest one is offered.
+      ValueError: not of the form KEY=VALUE, of another type, or a key that acting does not read.
+    """
+    everything: dict[str, Any] = {}
+    for config in pack_configs:
+        everything = _merge(everything, config)
+    pairs = []
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--set {text!r} has no '='; write KEY=VALUE, for example hparams.act_temperature=0.5.")
+        group = key.partition(".")[0]
+        if group in everything and group not in ("model", "hparams"):
+            advice = INSTEAD.get(group, "only training reads it")
+            raise ValueError(f"--set takes keys of model.* and hparams.*, got {key!r}: {advice}.")
+        pairs.append((key, value))
+    settable = {group: everything[group] for group in ("model", "hparams")}
+    return configs.parse_overrides(configs.from_json(settable), pairs)
+
+
+def apply_settings(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with those overrides whose keys it has: packs of other algorithms have other keys.
+
+    Raises:
+      ValueError: a value of the wrong type.
+    """
+    mine = {key: value for key, value in overrides.items() if _has(config, key)}
+    applied: dict[str, Any] = configs.apply_overrides(configs.from_json(config), mine).to_dict()
+    return applied
+
+
+def restore(
+    checkpoints: Checkpoints,
+    plan: Mapping[str, Any],
+    wanted: str,
+    *,
+    num_devices: int,
+    trained: Algorithm,
+    acting: Algorithm,
+    overrides: Mapping[str, Any],
+) -> tuple[train.Lane, int]:
+    """The lanes of a checkpoint, with the hyperparameters to act by.
+
+    Args:
+      checkpoints: of the pack.
+      plan: the pack's pack.json.
+      wanted: last, best, or a step.
+      num_devices: where the pack was trained: sharded lanes were padded to a multiple of it.
+      trained: the algorithm as it was trained.
+      acting: the algorithm that will act.
+      overrides: dotted keys; those of hparams.* replace the numbers in the state.
+
+    Returns:
+      (lanes with the padding they were trained with, step).
+
+    Raises:
+      ValueError: there is no such checkpoint, or `acting` wants other parameters than `trained` had.
+    """
+    members = plan["members"]
+    filled = [*members, *[members[-1]] * (sweep.lane_count(len(members), plan["lanes"], num_devices) - len(members))]
+    like = _lane_shapes(trained, [member["config"] for member in filled])
+    changed = [apply_settings(member["config"], overrides) for member in filled]
+    _check_same_parameters(like, _lane_shapes(acting, changed), overrides)
+    step = _step_of(wanted, checkpoints, plan["id"])
+    lanes: train.Lane = checkpoints.restore(like, step)
+    hparams = jax.device_put(_stacked_hparams(changed))
+    return lanes.replace(state=lanes.state.replace(hparams=hparams)), step  # type: ignore[attr-defined]
+
+
+def _stacked_hparams(member_configs: Sequence[Mapping[str, Any]]) -> Any:
+    return sweep.stack([jax.tree.map(np.float32, make_settings(config)[1]) for config in member_configs])
+
+
+def _lane_shapes(algorithm: Algorithm, member_configs: Sequence[Mapping[str, Any]]) -> Any:
+    hparams, seeds = _stacked_hparams(member_configs), np.zeros(len(member_configs), np.int32)
+    return jax.eval_shape(jax.vmap(lambda h, seed: train.init_lane(algorithm, h, seed)), hparams, seeds)
+
+
+def _check_same_parameters(trained: PyTree, wanted: PyTree, overrides: Mapping[str, Any]) -> None:
+    there, here = _shapes(trained), _shapes(wanted)
+    for name in [*there, *here]:
+        if there.get(name) != here.get(name):
+            given = " ".join(f"--set {key}={value}" for key, value in overrides.items())
+            raise ValueError(
+                f"{given} changes the saved parameters: {name} was trained as {there.get(name, 'nothing')} and would "
+                f"be {here.get(name, 'nothing')}; such a setting needs training with `jaxdiff train`."
+            )
+
+
+def _shapes(lanes: PyTree) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_flatten_with_path(lanes)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape[1:] for path, leaf in leaves}
+
+
+def _step_of(wanted: str, checkpoints: Checkpoints, pack_id: str) -> int:
+    steps = checkpoints.steps()
+    if not steps:
+        raise ValueError(f"pack {pack_id} has no whole checkpoint; let the run go on until its first one.")
+    if wanted == "last":
+        return steps[-1]
+    if wanted == "best":
+        best = checkpoints.best_step()
+        return steps[-1] if best is None else best
+    if not wanted.isdecimal() or int(wanted) not in steps:
+        known = ", ".join(map(str, steps))
+        raise ValueError(f"--checkpoint={wanted} is not in pack {pack_id}; allowed: last, best, {known}.")
+    return int(wanted)
+
+
+def _has(config: Any, key: str) -> bool:
+    for part in key.split("."):
+        if not isinstance(config, Mapping) or part not in config:
+            return False
+        config = config[part]
+    return True
+
+
+def _merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(first)
+    for key, value in second.items():
+        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if nested else value
+    return merged
