@@ -101,6 +101,8 @@ def _origin(traceback: TracebackType) -> tuple[Path, str]:
 
 
 def _message(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
     # str(KeyError("text")) is the repr of the text.
     return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
 

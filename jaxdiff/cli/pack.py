@@ -97,7 +97,8 @@ def make_evaluation(
     task: Task, config: Mapping[str, Any], mode: str
 ) -> Callable[[train.Lane, int], evaluate.Evaluation]:
     """(lanes, step) -> Evaluation [L, ...]. Members that share a seed face the same episodes."""
-    episodes, recorded = int(config["eval_episodes"]), int(config["record_episodes"])
+    episodes = int(config["eval_episodes"])
+    recorded = min(int(config["record_episodes"]), episodes)
 
     def key_of(lane: train.Lane, step: PyTree) -> jax.Array:
         return jax.random.fold_in(jax.random.fold_in(lane.key, EVAL_STREAM), step)

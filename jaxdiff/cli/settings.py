@@ -76,6 +76,15 @@ def _carry_over(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any
     }
 
 
+def check_sizes(config: Mapping[str, Any]) -> None:
+    """Raises ValueError unless the loop's sizes are positive."""
+    for name in ("batch_size", "num_updates", "chunk", "eval_interval", "eval_episodes", "checkpoint_interval"):
+        if config[name] < 1:
+            raise ValueError(f"config.{name}={config[name]}; it must be at least 1.")
+    if config["record_episodes"] < 0 or config["seed"] < 0:
+        raise ValueError(f"config.record_episodes={config['record_episodes']}, config.seed={config['seed']}; both >= 0.")
+
+
 def make_settings(config: Mapping[str, Any]) -> tuple[Any, Any]:
     """(Config, HParams) of the algorithm from a resolved config.
 

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from jaxdiff import sweep
 from jaxdiff.cli import config as configs
-from jaxdiff.cli.settings import make_settings, with_algorithm
+from jaxdiff.cli.settings import check_sizes, make_settings, with_algorithm
 
 Point = Mapping[str, Any]  # dotted key -> value
 
@@ -39,8 +39,9 @@ def make_members(config: ConfigDict, points: Iterable[Point]) -> list[sweep.Memb
       KeyError, ValueError: a key or value the config or the algorithm does not take.
     """
     members = [sweep.make_member(resolve(config, point), point) for point in points]
-    for group in sweep.group_members(members):
-        make_settings(group[0].config)
+    for member in members:
+        check_sizes(member.config)
+        make_settings(member.config)
     return members
 
 
