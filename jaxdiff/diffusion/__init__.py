@@ -1,5 +1,6 @@
 """The mathematics of diffusion: schedules, denoisers, sampler tables, guidance and losses. Knows no RL and no Flax."""
 
+from jaxdiff.diffusion.betas import cosine_betas, linear_betas, vp_betas
 from jaxdiff.diffusion.denoiser import PARAMETERISATIONS, Denoiser, Network, denoiser, diffusion_time
 from jaxdiff.diffusion.guidance import cfg, clip, inpaint, value_gradient
 from jaxdiff.diffusion.losses import WEIGHTS, denoising_loss, discrete_times, uniform_times
@@ -9,14 +10,11 @@ from jaxdiff.diffusion.schedules import (
     Schedule,
     add_noise,
     cosine,
-    cosine_betas,
     flow,
     from_betas,
     level_at,
-    linear_betas,
     logsnr,
     vp,
-    vp_betas,
 )
 from jaxdiff.diffusion.solvers import SOLVERS, Table, ddim, ddpm, dpmpp, grid_levels, sample, uniform_grid
 

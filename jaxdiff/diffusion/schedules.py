@@ -8,7 +8,6 @@ numbers everything is computed in float64 numpy, so the tables of a sampler beco
 
 from collections.abc import Callable
 import dataclasses
-import functools
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
@@ -17,6 +16,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 import numpy as np
 
+from jaxdiff.diffusion.betas import cosine_betas, linear_betas
 from jaxdiff.types import Array
 
 Tree = Any
@@ -25,6 +25,11 @@ Tree = Any
 def array_namespace(*values: Tree) -> ModuleType:
     """numpy (float64) while every leaf is concrete and host-side; jax.numpy as soon as one is a jax array or tracer."""
     return jnp if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(values)) else np
+
+
+def is_concrete(*values: Tree) -> bool:
+    """Whether every leaf has a value now, so that it can be checked before anything is traced."""
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
 
 
 def safe_log(x: ArrayLike) -> Any:
@@ -61,60 +66,66 @@ class Schedule(Protocol):
     def log_alpha_sigma(self, t: ArrayLike) -> tuple[Any, Any]: ...
 
 
-def _pytree(cls: type) -> type:
-    """Registers a frozen dataclass of constants as a pytree."""
-    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(cls))
-
-
 def _log_sigma_vp(log_alpha: Any) -> Any:
     """log sigma for alpha**2 + sigma**2 = 1, without the difference of squares."""
     xp = array_namespace(log_alpha)
     return 0.5 * safe_log(-xp.expm1(2.0 * log_alpha))
 
 
-@_pytree
+def _as_floats(*values: ArrayLike) -> tuple[ModuleType, list[Any]]:
+    """The library the values share, and the values as its floating-point arrays."""
+    xp = array_namespace(*values)
+    return xp, [xp.asarray(value, dtype=float) for value in values]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class _Vp:
     beta_min: ArrayLike
     beta_max: ArrayLike
 
     def log_alpha_sigma(self, t: ArrayLike) -> tuple[Any, Any]:
-        xp = array_namespace(self, t)
-        t = xp.asarray(t)
-        log_alpha = -0.5 * t * self.beta_min - 0.25 * t**2 * (self.beta_max - self.beta_min)  # type: ignore[operator]
+        _, (t_, beta_min, beta_max) = _as_floats(t, self.beta_min, self.beta_max)
+        log_alpha = -0.5 * t_ * beta_min - 0.25 * t_**2 * (beta_max - beta_min)
         return log_alpha, _log_sigma_vp(log_alpha)
 
 
-@_pytree
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class _Cosine:
     offset: ArrayLike
     t_max: ArrayLike
 
     def log_alpha_sigma(self, t: ArrayLike) -> tuple[Any, Any]:
-        xp = array_namespace(self, t)
-        start = 0.5 * np.pi * self.offset / (1.0 + self.offset)  # type: ignore[operator]
-        angle = 0.5 * np.pi * (xp.asarray(t) * self.t_max + self.offset) / (1.0 + self.offset)  # type: ignore[operator]
-        # cos(0) / cos(0) may round to just above 1 in float32: alpha is at most 1.
-        log_alpha = xp.minimum(xp.log(xp.cos(angle)) - xp.log(xp.cos(start)), 0.0)
+        xp, (t_, offset, t_max) = _as_floats(t, self.offset, self.t_max)
+        quarter = 0.5 * np.pi / (1.0 + offset)
+        start, moved = quarter * offset, quarter * t_ * t_max
+        # cos(start + moved) / cos(start), first without the difference of two logs near 0 (0.1 % of sigma in float32),
+        # then by the sine of the angle that is left, which is exactly 0 at the far end of the curve.
+        near = moved < 0.25 * np.pi
+        drop = 2.0 * xp.sin(start + 0.5 * moved) * xp.sin(0.5 * moved) / xp.cos(start)
+        far = safe_log(xp.sin(quarter * (1.0 - t_ * t_max))) - xp.log(xp.cos(start))
+        log_alpha = xp.where(near, xp.log1p(-xp.where(near, drop, 0.0)), far)
         return log_alpha, _log_sigma_vp(log_alpha)
 
 
-@_pytree
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class _FromBetas:
     log_alphas: ArrayLike  # [N + 1], the clean level first
 
     def log_alpha_sigma(self, t: ArrayLike) -> tuple[Any, Any]:
-        xp = array_namespace(self, t)
-        grid = np.linspace(0.0, 1.0, np.shape(self.log_alphas)[0])
-        log_alpha = xp.interp(xp.asarray(t, dtype=float), xp.asarray(grid), xp.asarray(self.log_alphas))
+        xp, (t_, log_alphas) = _as_floats(t, self.log_alphas)
+        log_alpha = xp.interp(t_, xp.linspace(0.0, 1.0, log_alphas.shape[0]), log_alphas)
         return log_alpha, _log_sigma_vp(log_alpha)
 
 
-@_pytree
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class _Flow:
     def log_alpha_sigma(self, t: ArrayLike) -> tuple[Any, Any]:
-        xp = array_namespace(t)
-        t = xp.asarray(t, dtype=float)
-        return safe_log(1.0 - t), safe_log(t)
+        _, (t_,) = _as_floats(t)
+        return safe_log(1.0 - t_), safe_log(t_)
 
 
 def vp(beta_min: ArrayLike = 0.1, beta_max: ArrayLike = 20.0) -> Schedule:
@@ -131,9 +142,14 @@ def vp(beta_min: ArrayLike = 0.1, beta_max: ArrayLike = 20.0) -> Schedule:
     Returns:
       Schedule that maps t [*B] in [0, 1] to [*B].
 
+    Raises:
+      ValueError: a rate that is negative, or beta_max = 0.
+
     Reference: Song et al. 2021, arXiv:2011.13456, eq. 33.
     """
-    return _Vp(beta_min, beta_max)  # type: ignore[call-arg]
+    if is_concrete(beta_min, beta_max) and not (np.all(np.asarray(beta_min) >= 0) and np.all(np.asarray(beta_max) > 0)):
+        raise ValueError(f"beta_min={beta_min} and beta_max={beta_max}; noise rates need beta_min >= 0, beta_max > 0.")
+    return _Vp(beta_min, beta_max)
 
 
 def cosine(offset: ArrayLike = 0.008, t_max: ArrayLike = 0.9946) -> Schedule:
@@ -141,16 +157,23 @@ def cosine(offset: ArrayLike = 0.008, t_max: ArrayLike = 0.9946) -> Schedule:
 
     Args:
       offset: c, keeps the first steps from being too small. Scalar > 0, may be traced.
-      t_max: the part of the curve that t in [0, 1] covers. 1 ends at alpha = 0, where eps-prediction is undefined;
-        0.9946 ends at log(alpha/sigma) = -4.8, as DPM-Solver (arXiv:2206.00927, appendix D.4) does.
+      t_max: the part of the curve that t in [0, 1] covers, in (0, 1]. 1 ends at alpha = 0, where eps-prediction is
+        undefined; 0.9946 ends at log(alpha/sigma) = -4.8, as DPM-Solver (arXiv:2206.00927, appendix D.4) does.
 
     Returns:
       Schedule that maps t [*B] in [0, 1] to [*B]. For the discrete betas capped at 0.999 use
       `from_betas(cosine_betas(T))`.
 
+    Raises:
+      ValueError: offset <= 0, or t_max outside (0, 1].
+
     Reference: Nichol and Dhariwal 2021, arXiv:2102.09672, eq. 17.
     """
-    return _Cosine(offset, t_max)  # type: ignore[call-arg]
+    if is_concrete(offset) and not np.all(np.asarray(offset) > 0):
+        raise ValueError(f"offset={offset}; the cosine schedule needs offset > 0, usually 0.008.")
+    if is_concrete(t_max) and not np.all((np.asarray(t_max) > 0) & (np.asarray(t_max) <= 1)):
+        raise ValueError(f"t_max={t_max}; allowed: (0, 1], and 1 ends at alpha = 0.")
+    return _Cosine(offset, t_max)
 
 
 def flow() -> Schedule:
@@ -177,61 +200,19 @@ def from_betas(betas: ArrayLike) -> Schedule:
 
     Reference: Ho et al. 2020, arXiv:2006.11239, eq. 4.
     """
-    xp = array_namespace(betas)
-    betas = xp.asarray(betas, dtype=float)
-    if betas.ndim != 1 or betas.shape[0] < 1:
-        raise ValueError(f"betas has shape {betas.shape}; give one axis with at least one value.")
-    if xp is np and not ((betas > 0) & (betas < 1)).all():
+    xp, (values,) = _as_floats(betas)
+    if values.ndim != 1 or values.shape[0] < 1:
+        raise ValueError(f"betas has shape {values.shape}; give one axis with at least one value.")
+    if is_concrete(values) and not ((np.asarray(values) > 0) & (np.asarray(values) < 1)).all():
         raise ValueError(
-            f"betas range from {betas.min():.4g} to {betas.max():.4g}; each must lie in (0, 1), or alpha is not a "
+            f"betas range from {values.min():.4g} to {values.max():.4g}; each must lie in (0, 1), or alpha is not a "
             "real positive number. Use more steps or a smaller largest beta."
         )
-    return _FromBetas(xp.concatenate([xp.zeros(1), 0.5 * xp.cumsum(xp.log1p(-betas))]))  # type: ignore[call-arg]
-
-
-def vp_betas(num_steps: int, beta_min: float = 0.1, beta_max: float = 10.0) -> np.ndarray:
-    """Betas [T] of `vp` on the grid t = i / T: 1 - exp(-b_min/T - (b_max - b_min)(2i - 1)/(2 T**2)), i = 1..T.
-
-    Reference: Xiao et al. 2022, arXiv:2112.07804; the schedule of Diffusion-QL (arXiv:2208.06193), b_max = 10.
-    """
-    i = np.arange(1, num_steps + 1)
-    return -np.expm1(-beta_min / num_steps - 0.5 * (beta_max - beta_min) * (2 * i - 1) / num_steps**2)
-
-
-def cosine_betas(num_steps: int, offset: float = 0.008, max_beta: float = 0.999) -> np.ndarray:
-    """Betas [T] of the cosine schedule, capped at max_beta. Reference: arXiv:2102.09672, eq. 17 and section 3.2."""
-    x = np.arange(num_steps + 1) / num_steps
-    alpha_bar = np.cos(0.5 * np.pi * (x + offset) / (1 + offset)) ** 2
-    return np.minimum(1.0 - alpha_bar[1:] / alpha_bar[:-1], max_beta)
-
-
-def linear_betas(
-    num_steps: int, beta_min: float = 1e-4, beta_max: float = 2e-2, *, reference_steps: int | None = 1000
-) -> np.ndarray:
-    """Betas [T] from beta_min to beta_max, scaled by reference_steps / T so that any T ends at the same noise.
-
-    Args:
-      num_steps: T. With the default scaling T must exceed 20, or the largest beta reaches 1.
-      beta_min: first beta at T = reference_steps.
-      beta_max: last beta at T = reference_steps.
-      reference_steps: None for no scaling (Diffusion-QL's `linear`), 1000 for EDP's and OpenAI's.
-
-    Raises:
-      ValueError: the scaled betas reach 1.
-
-    Reference: Ho et al. 2020, arXiv:2006.11239, section 4; scaling as in Kang et al. 2023, arXiv:2305.20081.
-    """
-    scale = 1.0 if reference_steps is None else reference_steps / num_steps
-    if scale * beta_max >= 1.0:
-        raise ValueError(
-            f"linear betas with num_steps={num_steps} would end at {scale * beta_max:.3g}, and a beta must be below 1; "
-            f"use num_steps > {int(reference_steps * beta_max)} or another schedule (vp, cosine)."  # type: ignore[operator]
-        )
-    return np.linspace(scale * beta_min, scale * beta_max, num_steps)
+    return _FromBetas(xp.concatenate([xp.zeros(1), 0.5 * xp.cumsum(xp.log1p(-values))]))
 
 
 def level_at(schedule: Schedule, t: ArrayLike) -> Level:
-    """The noise level(s) at diffusion time t [*B] in [0, 1]."""
+    """The noise level(s) at diffusion time t [*B] in [0, 1], outside of which schedules mean nothing: not checked."""
     log_alpha, log_sigma = schedule.log_alpha_sigma(t)
     return Level(array_namespace(t, log_alpha).asarray(t, dtype=float), log_alpha, log_sigma)
 
@@ -247,15 +228,26 @@ def add_noise(level: Level, x0: Array, eps: Array) -> Array:
 
 
 def expand_to(scalar: ArrayLike, x: Array) -> Array:
-    """Gives a per-example scalar [*B] the trailing axes of x [*B, ...], as float of x's type."""
-    scalar = jnp.asarray(scalar, dtype=x.dtype)
-    return scalar.reshape(scalar.shape + (1,) * (x.ndim - scalar.ndim)) if scalar.ndim else scalar
+    """Gives a per-example scalar [*B] the trailing axes of x [*B, ...].
+
+    In x's precision, but never below float32: alpha, sigma and their ratios lose too much in 16 bits.
+    """
+    expanded = jnp.asarray(scalar, dtype=jnp.promote_types(x.dtype, jnp.float32))
+    return expanded.reshape(expanded.shape + (1,) * (x.ndim - expanded.ndim)) if expanded.ndim else expanded
+
+
+def _linear(num_steps: int = 100, **options: Any) -> Schedule:
+    return from_betas(linear_betas(num_steps, **options))
+
+
+def _cosine_betas(num_steps: int = 100, **options: Any) -> Schedule:
+    return from_betas(cosine_betas(num_steps, **options))
 
 
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "vp": vp,
     "cosine": cosine,
     "flow": flow,
-    "linear": functools.partial(lambda num_steps=100, **kwargs: from_betas(linear_betas(num_steps, **kwargs))),
-    "cosine_betas": functools.partial(lambda num_steps=100, **kwargs: from_betas(cosine_betas(num_steps, **kwargs))),
+    "linear": _linear,
+    "cosine_betas": _cosine_betas,
 }
