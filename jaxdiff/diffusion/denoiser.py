@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxdiff.diffusion.schedules import Level, expand_to
+from jaxdiff.suggest import unknown_name
 from jaxdiff.types import Array
 
 Denoiser = Callable[[Array, Level], Array]  # (x_t [*B, D], level [] or [*B]) -> x0_hat [*B, D]
@@ -66,7 +67,7 @@ PARAMETERISATIONS: dict[str, Parameterisation] = {
     "eps": Parameterisation(_eps_scaling, lambda level, x0, eps: eps),
     # F = alpha eps - sigma x0. Reference: arXiv:2202.00512, appendix D.
     "v": Parameterisation(_v_scaling, _v_target),
-    # F = eps - x0, the velocity dx/dt of the straight path; the same field on any schedule. Reference: arXiv:2210.02747.
+    # F = eps - x0, which on the straight path is dx/dt; the same on any schedule. Reference: arXiv:2210.02747.
     "flow": Parameterisation(_flow_scaling, lambda level, x0, eps: eps - x0),
 }
 
@@ -78,13 +79,25 @@ def parameterisation(kind: str) -> Parameterisation:
       KeyError: unknown name; the message lists the known ones.
     """
     if kind not in PARAMETERISATIONS:
-        raise KeyError(f"unknown parameterisation {kind!r}; known: {', '.join(PARAMETERISATIONS)}.")
+        raise unknown_name("parameterisation", kind, PARAMETERISATIONS)
     return PARAMETERISATIONS[kind]
 
 
 def diffusion_time(level: Level) -> Any:
     """The default noise input of a network: t in [0, 1]."""
     return level.t
+
+
+def predict(network: Network, c_in: Any, x: Array, noise: Any, cond: Any) -> Array:
+    """F(c_in x, noise, cond), refused if its shape is not that of x: broadcasting would hide the mistake.
+
+    Raises:
+      ValueError: the network's output is not shaped like x.
+    """
+    out = network(expand_to(c_in, x) * x, jnp.asarray(noise, dtype=jnp.promote_types(x.dtype, jnp.float32)), cond)
+    if jnp.shape(out) != x.shape:
+        raise ValueError(f"the network returned shape {jnp.shape(out)} for x of shape {x.shape}; they must be equal.")
+    return out
 
 
 def denoiser(
@@ -100,6 +113,7 @@ def denoiser(
 
     Raises:
       KeyError: unknown kind.
+      ValueError: when called, a network whose output is not shaped like x.
 
     Reference: Karras et al. 2022, arXiv:2206.00364, eq. 7.
     """
@@ -107,7 +121,7 @@ def denoiser(
 
     def denoise(x: Array, level: Level) -> Array:
         c = scaling(level)
-        out = network(expand_to(c.c_in, x) * x, jnp.asarray(c_noise(level), dtype=x.dtype), cond)
+        out = predict(network, c.c_in, x, c_noise(level), cond)
         return expand_to(c.c_skip, x) * x + expand_to(c.c_out, x) * out
 
     return denoise

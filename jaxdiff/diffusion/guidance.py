@@ -17,9 +17,7 @@ def clip(denoise: Denoiser, low: ArrayLike = -1.0, high: ArrayLike = 1.0) -> Den
     return lambda x, level: jnp.clip(denoise(x, level), low, high)
 
 
-def cfg(
-    denoise: Callable[[Array, Level, Any], Array], cond: Any, null: Any, guidance_scale: ArrayLike
-) -> Denoiser:
+def cfg(denoise: Callable[[Array, Level, Any], Array], cond: Any, null: Any, guidance_scale: ArrayLike) -> Denoiser:
     """Classifier-free guidance, both branches in one network call.
 
     x0_hat = w x0_hat(cond) + (1 - w) x0_hat(null)
@@ -40,7 +38,8 @@ def cfg(
     def guided(x: Array, level: Level) -> Array:
         two = Level(*(jnp.broadcast_to(leaf, (2, *jnp.shape(leaf))) if jnp.ndim(leaf) else leaf for leaf in level))
         conditional, unconditional = denoise(jnp.stack([x, x]), two, both)
-        return unconditional + expand_to(guidance_scale, x) * (conditional - unconditional)
+        w = expand_to(guidance_scale, x)
+        return w * conditional + (1.0 - w) * unconditional
 
     return guided
 
@@ -50,14 +49,13 @@ def inpaint(denoise: Denoiser, mask: Array, known: Array) -> Denoiser:
     return lambda x, level: jnp.where(mask, known, denoise(x, level))
 
 
-def value_gradient(
-    denoise: Denoiser, value: Callable[[Array, Level], Array], scale: ArrayLike = 1.0
-) -> Denoiser:
+def value_gradient(denoise: Denoiser, value: Callable[[Array, Level], Array], scale: ArrayLike = 1.0) -> Denoiser:
     """Moves the x0-prediction along the gradient of a value (classifier or energy guidance).
 
     x0_hat <- x0_hat + w (sigma**2 / alpha) grad_x value(x_t, level)
 
-    which adds w grad log p(y | x_t) to the score when value = log p(y | x_t).
+    which adds w grad log p(y | x_t) to the score when value = log p(y | x_t). Where alpha = 0, so that x_t says nothing
+    of x0 and the factor is infinite, there is no guidance.
 
     Args:
       denoise: the unguided denoiser.
@@ -69,7 +67,9 @@ def value_gradient(
 
     def guided(x: Array, level: Level) -> Array:
         gradient = jax.grad(lambda y: jnp.sum(value(y, level)))(x)
-        gain = jnp.exp(2.0 * jnp.asarray(level.log_sigma) - jnp.asarray(level.log_alpha))
+        log_alpha, log_sigma = jnp.asarray(level.log_alpha), jnp.asarray(level.log_sigma)
+        informed = jnp.isfinite(log_alpha)
+        gain = jnp.where(informed, jnp.exp(2.0 * log_sigma - jnp.where(informed, log_alpha, 0.0)), 0.0)
         return denoise(x, level) + expand_to(scale, x) * expand_to(gain, x) * gradient
 
     return guided
