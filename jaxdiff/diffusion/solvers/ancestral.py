@@ -5,12 +5,22 @@ from typing import Any
 from jax.typing import ArrayLike
 import numpy as np
 
-from jaxdiff.diffusion.schedules import Level, array_namespace
-from jaxdiff.diffusion.solvers.table import Table, as_float32
+from jaxdiff.diffusion.schedules import Level, array_namespace, is_concrete
+from jaxdiff.diffusion.solvers.table import Table, as_arrays
 
 
 def split_levels(levels: Level) -> tuple[Level, Level]:
-    """Levels [K + 1] as (starts, ends) of the K steps."""
+    """Levels [K + 1] as (starts, ends) of the K steps.
+
+    Raises:
+      ValueError: fewer than two levels, or a step that does not lose noise.
+    """
+    if np.ndim(levels.log_sigma) != 1 or np.shape(levels.log_sigma)[0] < 2:
+        raise ValueError(f"levels have shape {np.shape(levels.log_sigma)}; a sampler needs one axis of at least two.")
+    if is_concrete(levels):
+        half_logsnr = np.asarray(levels.half_logsnr)
+        if not (half_logsnr[1:] > half_logsnr[:-1]).all():
+            raise ValueError(f"levels must lose noise in every step, from t = 1 down to t = 0; got t = {levels.t}.")
     return Level(*(leaf[:-1] for leaf in levels)), Level(*(leaf[1:] for leaf in levels))
 
 
@@ -32,15 +42,14 @@ def x0_table(levels: Level, anchor: Any, slope: Any, noise: Any, noisy_rows: int
     xp = array_namespace(levels, anchor, slope, noise)
     start, _ = split_levels(levels)
     zero = xp.zeros_like(xp.asarray(anchor))
-    return as_float32(Table(start, zero, zero + 1.0, anchor, slope[:, None], zero + noise, noisy_rows))
+    return as_arrays(Table(start, zero, zero + 1.0, anchor, slope[:, None], zero + noise, noisy_rows))
 
 
 def _noisy_rows(levels: Level) -> int:
-    """All steps but the last draw noise; the last does too when it stops short of clean data (never a traced choice)."""
-    steps = levels.log_sigma.shape[0] - 1
-    if array_namespace(levels) is np and np.isfinite(levels.log_sigma[-1]):
-        return steps
-    return steps - 1
+    """Steps that draw noise: all, but for a last one that is known to end at clean data."""
+    steps = np.shape(levels.log_sigma)[0] - 1
+    ends_clean = is_concrete(levels.log_sigma) and np.isneginf(np.asarray(levels.log_sigma)[-1])
+    return steps - 1 if ends_clean else steps
 
 
 def ddim(levels: Level, *, eta: ArrayLike = 0.0) -> Table:
@@ -51,10 +60,15 @@ def ddim(levels: Level, *, eta: ArrayLike = 0.0) -> Table:
 
     Args:
       levels: [K + 1] decreasing noise.
-      eta: standard deviation as a fraction of the posterior's, in [0, 1]; may be traced.
+      eta: standard deviation as a fraction of the posterior's, in [0, 1]; may be traced, then it is not checked.
+
+    Raises:
+      ValueError: eta outside [0, 1], or levels that do not lose noise.
 
     Reference: Song et al. 2021, arXiv:2010.02502, eq. 12 and 16.
     """
+    if is_concrete(eta) and not np.all((np.asarray(eta) >= 0) & (np.asarray(eta) <= 1)):
+        raise ValueError(f"eta={eta}; allowed: 0 (deterministic) to 1 (DDPM).")
     start, end = split_levels(levels)
     c = eta * end.sigma * safe_sqrt(noise_fraction(start, end))
     keep = safe_sqrt(end.sigma**2 - c**2) / start.sigma
@@ -71,7 +85,7 @@ def ddpm(levels: Level, *, variance: str = "small") -> Table:
         sigma**2 (1 - exp(-2h)) (beta). No noise is added in a last step that ends at clean data.
 
     Raises:
-      ValueError: unknown variance.
+      ValueError: unknown variance, or levels that do not lose noise.
 
     Reference: Ho et al. 2020, arXiv:2006.11239, eq. 6-7 and section 3.2.
     """

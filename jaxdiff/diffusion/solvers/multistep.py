@@ -4,7 +4,7 @@ from typing import Any
 
 from jaxdiff.diffusion.schedules import Level, array_namespace
 from jaxdiff.diffusion.solvers.ancestral import split_levels
-from jaxdiff.diffusion.solvers.table import Table, as_float32
+from jaxdiff.diffusion.solvers.table import Table, as_arrays
 
 
 def dpmpp(levels: Level, *, order: int = 2, lower_order_final: bool = True) -> Table:
@@ -21,7 +21,7 @@ def dpmpp(levels: Level, *, order: int = 2, lower_order_final: bool = True) -> T
       lower_order_final: order 1 in the last step wherever it ends; steadier with fewer than 15 steps.
 
     Raises:
-      ValueError: order not in {1, 2}.
+      ValueError: order not in {1, 2}, or levels that do not lose noise.
 
     Reference: Lu et al. 2022, arXiv:2211.01095, algorithm 2.
     """
@@ -33,7 +33,7 @@ def dpmpp(levels: Level, *, order: int = 2, lower_order_final: bool = True) -> T
     gain = -end.alpha * xp.expm1(-h)
     zero = xp.zeros_like(h)
     history = gain[:, None] if order == 1 else _second_order(xp, h, gain, lower_order_final)
-    return as_float32(Table(start, zero, zero + 1.0, end.sigma / start.sigma, history, zero, 0))
+    return as_arrays(Table(start, zero, zero + 1.0, end.sigma / start.sigma, history, zero, 0))
 
 
 def _second_order(xp: Any, h: Any, gain: Any, lower_order_final: bool) -> Any:
