@@ -1,5 +1,6 @@
-"""Formulas of reinforcement learning that need no network. Unbatched unless said otherwise; vmap where they are used."""
+"""Formulas of reinforcement learning that need no network; they work elementwise or say which axis is averaged."""
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -15,13 +16,20 @@ def td_target(reward: Array, discount: Array, next_value: Array, discount_factor
       discount: [*B], 0 where the episode terminated, 1 elsewhere, time limits included.
       next_value: [*B].
       discount_factor: gamma in [0, 1]; may be traced.
+
+    Raises:
+      AssertionError: reward, discount and next_value differ in shape.
     """
+    chex.assert_equal_shape([reward, discount, next_value])
     return jax.lax.stop_gradient(reward + discount_factor * discount * next_value)
 
 
 def polyak(online: PyTree, target: PyTree, rate: ArrayLike) -> PyTree:
-    """Moves the target towards the online parameters: rate online + (1 - rate) target."""
-    return jax.tree.map(lambda o, t: t + rate * (o - t), online, target)
+    """Moves the target towards the online parameters: rate online + (1 - rate) target, in the target's precision.
+
+    Computed as target + rate (online - target): equal trees stay equal, and rate = 0 changes no bit.
+    """
+    return jax.tree.map(lambda o, t: (t + rate * (o - t)).astype(t.dtype), online, target)
 
 
 def normalised_q_loss(q: Array, q_normaliser: Array) -> Array:
@@ -29,11 +37,12 @@ def normalised_q_loss(q: Array, q_normaliser: Array) -> Array:
 
     Args:
       q: [B] values of the policy's actions.
-      q_normaliser: [B] values whose mean magnitude divides; Diffusion-QL takes them from the other critic.
+      q_normaliser: [B] values whose mean magnitude divides, 1e-8 at least; Diffusion-QL takes them from the other
+        critic.
 
     Reference: Fujimoto and Gu 2021, arXiv:2106.06860, eq. 5; Wang et al. 2023, arXiv:2208.06193, section 4.
     """
-    return -jnp.mean(q) / jax.lax.stop_gradient(jnp.mean(jnp.abs(q_normaliser)))
+    return -jnp.mean(q) / jax.lax.stop_gradient(jnp.maximum(jnp.mean(jnp.abs(q_normaliser)), 1e-8))
 
 
 def select_candidate(candidates: Array, index: Array) -> Array:
