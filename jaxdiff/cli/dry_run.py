@@ -192,6 +192,7 @@ def _details(group: Estimate) -> list[str]:
     loops = f"{_count(group.shapes, 'update loop')}, {duration(group.compile_seconds)} each"
     times = f"{_count(group.num_evaluations, 'time')}, {int(config['eval_episodes'])} episodes per member"
     sizes = " + ".join(str(len(pack.members)) for pack in group.packs)
+    early = "; less where episodes end early" if isinstance(group.task.env, envs.HostEnv) else ""
     return [
         f"  members   {group.num_members} in {_count(len(group.packs), 'pack')} of {sizes}",
         f"  task      {config['env']}; data {name}, {rows:,} transitions, {_size(num_bytes(dataset))}",
@@ -199,7 +200,7 @@ def _details(group: Estimate) -> list[str]:
         f"  memory    {_size(group.state_bytes)} of state per member; workspace of a pack {workspace}",
         f"  compile   {loops} with probe and evaluation; less where the compilation cache has them",
         f"  train     {int(config['num_updates']):,} updates: {duration(group.training_seconds)} at {speed}",
-        f"  evaluate  {times}: {duration(group.evaluating_seconds)}, from a few environment steps",
+        f"  evaluate  {times}: {duration(group.evaluating_seconds)}, from a few environment steps{early}",
     ]
 
 
