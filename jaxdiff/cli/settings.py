@@ -77,12 +77,14 @@ def _carry_over(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any
 
 
 def check_sizes(config: Mapping[str, Any]) -> None:
-    """Raises ValueError unless the loop's sizes are positive."""
+    """Raises ValueError unless the loop's sizes are positive and the seed fits 31 bits."""
     for name in ("batch_size", "num_updates", "chunk", "eval_interval", "eval_episodes", "checkpoint_interval"):
         if config[name] < 1:
             raise ValueError(f"config.{name}={config[name]}; it must be at least 1.")
-    if config["record_episodes"] < 0 or config["seed"] < 0:
-        raise ValueError(f"config.record_episodes={config['record_episodes']}, config.seed={config['seed']}; both >= 0.")
+    if config["record_episodes"] < 0:
+        raise ValueError(f"config.record_episodes={config['record_episodes']}; it must be at least 0.")
+    if not 0 <= config["seed"] < 2**31:
+        raise ValueError(f"config.seed={config['seed']}; it must lie in 0 .. 2**31 - 1.")
 
 
 def make_settings(config: Mapping[str, Any]) -> tuple[Any, Any]:

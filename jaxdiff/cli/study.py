@@ -46,8 +46,15 @@ def make_members(config: ConfigDict, points: Iterable[Point]) -> list[sweep.Memb
 
 
 def resolve(config: ConfigDict, point: Point) -> dict[str, Any]:
-    """The config with a point applied, as plain nested dicts. A changed algorithm brings its own settings."""
+    """The config with a point applied, as plain nested dicts. A changed algorithm brings its own settings.
+
+    A decay of the learning rate over the whole run stays that when the point changes the run's length; it is known by
+    its value, since neither JSON nor another algorithm's settings keep a reference.
+    """
+    spans_run = config.hparams.get("lr_decay_steps") == config.num_updates
     if "algorithm" in point and point["algorithm"] != config.algorithm:
         config = ConfigDict(with_algorithm(config.to_dict(), point["algorithm"])).lock()
     resolved: dict[str, Any] = configs.apply_overrides(config, point).to_dict()
+    if spans_run and "hparams.lr_decay_steps" not in point and "lr_decay_steps" in resolved["hparams"]:
+        resolved["hparams"]["lr_decay_steps"] = float(resolved["num_updates"])
     return resolved
