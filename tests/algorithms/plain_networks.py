@@ -3,33 +3,40 @@
 Nothing here calls the package: what the tests compare against is independent of what they test.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
 Tree = Any
+Activation = Callable[[np.ndarray], np.ndarray]
 
 
 def mish(x: np.ndarray) -> np.ndarray:
     return x * np.tanh(np.logaddexp(0.0, x))
 
 
-def mlp(layers: dict[str, Any], x: np.ndarray) -> np.ndarray:
-    """Dense_0 ... Dense_n with mish between them. x [*B, I] -> [*B, out]."""
+def relu(x: np.ndarray) -> np.ndarray:
+    return np.maximum(x, 0.0)
+
+
+def mlp(layers: dict[str, Any], x: np.ndarray, activation: Activation = mish) -> np.ndarray:
+    """Dense_0 ... Dense_n with the activation between them. x [*B, I] -> [*B, out]."""
     for i in range(len(layers)):
         layer = layers[f"Dense_{i}"]
         x = x @ np.asarray(layer["kernel"], np.float64) + np.asarray(layer["bias"], np.float64)
-        x = mish(x) if i < len(layers) - 1 else x
+        x = activation(x) if i < len(layers) - 1 else x
     return x
 
 
-def q_values(critics: Tree, obs: np.ndarray, action: np.ndarray) -> np.ndarray:
+def q_values(critics: Tree, obs: np.ndarray, action: np.ndarray, activation: Activation = mish) -> np.ndarray:
     """[E, B] of critics whose parameters carry a leading axis E; obs [B, O], action [B, U]."""
     x = np.concatenate([obs, action], axis=-1).astype(np.float64)
     layers = critics["params"]["Mlp_0"]
     count = np.shape(layers["Dense_0"]["bias"])[0]
-    return np.stack([mlp(jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], layers), x)[..., 0] for i in range(count)])
+    single = [jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], layers) for i in range(count)]
+    return np.stack([mlp(network, x, activation)[..., 0] for network in single])
 
 
 def noise_model(params: Tree, x: np.ndarray, t: float, cond: np.ndarray, time_dim: int) -> np.ndarray:
