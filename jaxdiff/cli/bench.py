@@ -267,11 +267,11 @@ def markdown(result: Mapping[str, Any], config: Mapping[str, Any], name: str) ->
     flops, rows = result["flops_per_update"], result["rows"]
     sizes = f"observations of {SPEC.obs_dim}, actions of {SPEC.action_dim} numbers"
     device = f"{jax.device_count()} x {jax.devices()[0].device_kind}, jax {jax.__version__}"
-    xla = "says nothing" if flops["xla"] is None else f"says {flops['xla'] / 1e9:.3f}, elementwise work included"
+    xla = "says nothing" if flops["xla"] is None else f"says {flops['xla'] / 1e9:.3g}, elementwise work included"
     wall = f"at least {result['shortest_measurement_seconds']:.2f} s each"
     lines = [
         f"{name}: {config['algorithm']}, batch {config['batch_size']}, {sizes}; {device}",
-        f"one update: {flops['update'] / 1e9:.3f} GFLOP in matrix products, from its trace; XLA's cost analysis {xla}",
+        f"one update: {flops['update'] / 1e9:.3g} GFLOP in matrix products, from its trace; XLA's cost analysis {xla}",
         f"largest float32 matrix product of one device: {result['peak_flops_per_second'] / 1e9:.0f} GFLOP/s",
         f"median of {len(rows[0]['seconds'])} interleaved measurements, {wall}; spread is slowest minus fastest",
         "",
