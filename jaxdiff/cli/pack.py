@@ -131,7 +131,7 @@ class PackRun:
         self.checkpoints = checkpoint.Checkpoints(folder.checkpoints)
         self.step, self.started, self.spent = 0, time.perf_counter(), 0.0
         self.frozen_at: dict[int, int] = {}
-        self.score: float | None = None  # mean over the pack at the last evaluation
+        self.score: float | None = None  # mean over the pack, where this step has been evaluated
         lanes = self._mode_on_disk() or lanes
         self.programs, self.probe = choose_programs(task, pack.members, lanes)
         self.evaluation = make_evaluation(task, self.config, self.programs.mode)
@@ -157,7 +157,7 @@ class PackRun:
         due = [int(self.config[name]) for name in ("chunk", "eval_interval", "checkpoint_interval")]
         count = min([self.num_updates - self.step, *(every - self.step % every for every in due)])
         averages = self.programs.run(count)
-        self.step += count
+        self.step, self.score = self.step + count, None
         alive = self._members(self.programs.lanes.alive)
         for i in np.flatnonzero(~alive):
             self.frozen_at.setdefault(int(i), self._frozen_step(int(i)))
