@@ -1,0 +1,84 @@
+"""The task of a config: rewards, observations and sizes before anything is trained."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jaxdiff.cli.settings import base_config
+from jaxdiff.cli.task import check_fit, discounted_returns, load_dataset, make_env, make_task, reward_scale
+from jaxdiff.data import Dataset
+from jaxdiff.envs import probes
+from jaxdiff.types import Transition
+
+
+def dataset_of(reward: Any, episode: Any) -> Dataset:
+    reward, count = np.asarray(reward, np.float32), len(reward)
+    obs = np.zeros((count, 1), np.float32)
+    rows = Transition(obs, obs, reward, np.ones(count, np.float32), obs)
+    return Dataset(rows, np.asarray(episode, np.int32))  # type: ignore[arg-type]
+
+
+def test_discounted_returns_end_with_their_episode():
+    found = discounted_returns(dataset_of([1.0, 2.0, 4.0, 8.0, 16.0], [0, 0, 0, 1, 1]), 0.5)
+    np.testing.assert_allclose(found, [1 + 0.5 * (2 + 0.5 * 4), 2 + 0.5 * 4, 4, 8 + 0.5 * 16, 16])
+    assert found.dtype == np.float64
+
+
+def test_agents_have_returns_of_their_own():
+    found = discounted_returns(dataset_of([[1.0, 10.0], [2.0, 20.0]], [0, 0]), 0.5)
+    np.testing.assert_allclose(found, [[2.0, 20.0], [2.0, 20.0]])
+
+
+@pytest.mark.parametrize("reward", [[3.0, 3.0, 3.0], [-1.0, 0.5, -7.0]])
+def test_normalised_rewards_make_the_largest_return_ten(reward):
+    dataset = dataset_of(reward, [0, 0, 0])
+    scale = reward_scale({"normalise_reward": True, "reward_scale": 1.0}, dataset)
+    returns = [sum(0.99 ** (k - i) * reward[k] for k in range(i, 3)) for i in range(3)]
+    assert scale * max(map(abs, returns)) == pytest.approx(10.0, rel=1e-6)
+    assert reward_scale({"normalise_reward": True, "reward_scale": 0.5}, dataset) == pytest.approx(scale / 2)
+    assert reward_scale({"normalise_reward": False, "reward_scale": 0.5}, dataset) == 0.5
+
+
+def test_rewards_that_are_all_zero_stay_as_they_are():
+    assert reward_scale({"normalise_reward": True, "reward_scale": 1.0}, dataset_of([0.0, 0.0], [0, 0])) == 1.0
+
+
+def bandit_config(bandit_data: Any, **changes: Any) -> dict[str, Any]:
+    config = base_config("diffusion_bc")
+    config.update({"env": "probe-bandit", "dataset": str(bandit_data), **changes})
+    return config.to_dict()
+
+
+def test_rewards_are_scaled_and_nothing_else(bandit_data):
+    plain, _ = load_dataset(bandit_config(bandit_data))
+    scaled, _ = load_dataset(bandit_config(bandit_data, reward_scale=4.0))
+    np.testing.assert_allclose(scaled.transitions.reward, 4.0 * np.asarray(plain.transitions.reward), rtol=1e-6)
+    for field in ("obs", "action", "discount", "next_obs"):
+        np.testing.assert_array_equal(getattr(scaled.transitions, field), getattr(plain.transitions, field))
+
+
+def test_a_task_has_data_and_environment_of_one_size(bandit_data):
+    task = make_task(bandit_config(bandit_data, normalise_obs=True))
+    assert task.spec.name == "probe-bandit"
+    assert task.dataset.transitions.action.shape[1] == task.spec.action_dim == 2
+    np.testing.assert_array_equal(task.statistics[0], [0.0])  # the bandit's observation is always zero
+    np.testing.assert_array_equal(task.statistics[1], [1.0])
+    assert make_task(bandit_config(bandit_data)).statistics is None
+
+
+def test_data_of_another_task_are_refused_with_both_sizes(bandit_data):
+    _, info = load_dataset(bandit_config(bandit_data))
+    check_fit(probes.bandit().spec, info)
+    with pytest.raises(
+        ValueError, match="observations of 1 and actions of 2 .*probe-action has 1 and 1; choose the env"
+    ):
+        check_fit(probes.action().spec, info)
+    wide = dataclasses.replace(info, obs_dim=5)
+    with pytest.raises(ValueError, match="observations of 5"):
+        check_fit(probes.bandit().spec, wide)
+
+
+def test_backend_is_an_option_of_brax_tasks_alone(bandit_data):
+    assert make_env(bandit_config(bandit_data, env_backend="mjx")).spec.name == "probe-bandit"
