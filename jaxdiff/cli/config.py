@@ -8,12 +8,13 @@ Every key is checked against the locked config before anything is traced, and an
 that it can be written beside the results.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import copy
 import dataclasses
 import importlib.util
 import inspect
 from pathlib import Path
+import platform
 import re
 from types import ModuleType
 from typing import Any
@@ -22,6 +23,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 import jaxdiff
+from jaxdiff.cli.overrides import check_keys, parent
 from jaxdiff.suggest import did_you_mean
 
 LANES = ("auto", "vmap", "map", "shard", "pmap")
@@ -64,6 +66,15 @@ def shipped() -> dict[str, Path]:
     return {name: path for name, path in paths.items() if not any(p.startswith("_") for p in name.split("/"))}
 
 
+def compilation_cache(environment: Mapping[str, str]) -> Path:
+    """Where compiled programs are kept: JAX_COMPILATION_CACHE_DIR, or a folder for this machine in the user's cache.
+
+    Programs for one kind of processor do not run on another, and home folders are often shared between machines.
+    """
+    given = environment.get("JAX_COMPILATION_CACHE_DIR")
+    return Path(given or Path("~/.cache/jaxdiff/compiled") / platform.node()).expanduser()
+
+
 def load(flag_value: str, overrides: Iterable[tuple[str, str]] = ()) -> ConfigDict:
     """The config that `--config=flag_value --config.KEY=VALUE ...` gives, locked.
 
@@ -99,7 +110,7 @@ def parse(argv: Sequence[str], flag_values: flags.FlagValues, usage: str = "") -
     flag_value, rest = _take_config(argv)
     path, argument = resolve(flag_value)
     config = _get_config(path, argument)
-    _check_keys(config, rest)
+    check_keys(config, rest)
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=flag_values, sys_argv=["jaxdiff", *rest])
     except (config_flags.FlagOrderError, config_flags.UnsupportedOperationError) as error:
@@ -169,34 +180,6 @@ def sweeps(config_path: Path) -> dict[str, SweepFunction]:
     return {name: function for name, function in found.items() if callable(function)}
 
 
-def apply_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
-    """A copy of the config with new values, for a member of a study; the original stays as it is.
-
-    An int is taken for a float and a list for a tuple; nothing else is converted.
-
-    Raises:
-      KeyError: unknown key.
-      ValueError: a value of the wrong type, or a key that names a group.
-    """
-    result = copy.deepcopy(config)
-    for key, value in overrides.items():
-        _check_key(config, key)
-        group, leaf = _parent(result, key)
-        group[leaf] = _coerce(key, value, group.get_type(leaf))
-    return result
-
-
-def from_json(values: Mapping[str, Any]) -> ConfigDict:
-    """The config that a run folder's JSON holds, locked; lists are the tuples they were."""
-    return ConfigDict(_tuples(values)).lock()
-
-
-def _tuples(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _tuples(inner) for key, inner in value.items()}
-    return tuple(value) if isinstance(value, list) else value
-
-
 def parse_overrides(config: ConfigDict, texts: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """Overrides given as text, each parsed as what its key holds in the config, which stays as it is.
 
@@ -209,7 +192,7 @@ def parse_overrides(config: ConfigDict, texts: Iterable[tuple[str, str]]) -> dic
       ValueError: a text that is not of the key's type, or a key that names a group.
     """
     argv = [f"--config.{key}={text}" for key, text in texts]
-    _check_keys(config, argv)
+    check_keys(config, argv)
     flag_values = flags.FlagValues()
     config_flags.DEFINE_config_dict(
         "config", copy.deepcopy(config), flag_values=flag_values, sys_argv=["jaxdiff", *argv]
@@ -259,63 +242,6 @@ def _get_config(path: Path, argument: str | None) -> ConfigDict:
     return config.lock()
 
 
-def _leaves(config: ConfigDict, prefix: str = "") -> Iterator[str]:
-    for key, value in config.items():
-        if isinstance(value, ConfigDict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"
-
-
-def _check_keys(config: ConfigDict, argv: Sequence[str]) -> None:
-    for argument in argv:
-        match = re.match(r"--?(no)?config\.([^=]+)", argument)
-        if match is None:
-            continue
-        key = match.group(2)
-        _check_key(config, key)
-        group, leaf = _parent(config, key)
-        if group.get_type(leaf) is type(None):
-            raise ValueError(f"config key {key!r} is None; give it a type there with config_dict.placeholder(type).")
-
-
-def _check_key(config: ConfigDict, key: str) -> None:
-    """Raise unless `key` is a dotted path to a value.
-
-    Raises:
-      KeyError: no such key.
-      ValueError: the key names a group.
-    """
-    known = list(_leaves(config))
-    if key in known:
-        return
-    inside = [leaf for leaf in known if leaf.startswith(f"{key}.")]
-    if inside:
-        raise ValueError(f"config key {key!r} is a group; set one of its keys: {', '.join(inside)}.")
-    same_name = [leaf for leaf in known if leaf.rpartition(".")[2] == key.rpartition(".")[2]]
-    if same_name:
-        raise KeyError(f"unknown config key {key!r}; did you mean {same_name[0]!r}?")
-    raise KeyError(f"unknown config key {key!r}; {did_you_mean(key, known)}")
-
-
-def _parent(config: ConfigDict, key: str) -> tuple[ConfigDict, str]:
-    *groups, leaf = key.split(".")
-    for name in groups:
-        config = config[name]
-    return config, leaf
-
-
-def _coerce(key: str, value: Any, wanted: type) -> Any:
-    value = value.item() if type(value).__module__ == "numpy" and value.ndim == 0 else value
-    if wanted is type(None) or (type(value) is wanted):
-        return value
-    if wanted is float and type(value) is int:
-        return float(value)
-    if wanted is tuple and isinstance(value, list):
-        return tuple(value)
-    raise ValueError(f"config key {key!r} wants {wanted.__name__}, got {value!r} ({type(value).__name__}).")
-
-
 def _wrong_type(message: str, flag_values: flags.FlagValues) -> str:
     """The message about a config key in our words; other messages as absl wrote them."""
     match = re.match(r"flag --config\.([^=]+)=(.*?): ", message, flags=re.DOTALL)
@@ -323,7 +249,7 @@ def _wrong_type(message: str, flag_values: flags.FlagValues) -> str:
         return message
     key, text = match.groups()
     config: Any = flag_values["config"].value
-    group, leaf = _parent(config, key)
+    group, leaf = parent(config, key)
     return f"config key {key!r} wants {group.get_type(leaf).__name__}, got {text!r}."
 
 

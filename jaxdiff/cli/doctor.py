@@ -98,12 +98,9 @@ def _software(versions: Mapping[str, str]) -> list[Finding]:
 
 
 def _folders(environment: Mapping[str, str]) -> list[Finding]:
-    cache = environment.get("JAX_COMPILATION_CACHE_DIR")
     data = Path(environment.get("JAXDIFF_DATA") or "~/.cache/jaxdiff/data").expanduser()
     findings = [
-        _writable("compilation cache", Path(cache).expanduser(), "JAX_COMPILATION_CACHE_DIR")
-        if cache
-        else Finding("note", "compilation cache", "JAX_COMPILATION_CACHE_DIR is not set in this shell"),
+        _writable("compilation cache", config.compilation_cache(environment), "JAX_COMPILATION_CACHE_DIR"),
         _writable("data folder", data, "JAXDIFF_DATA"),
     ]
     shipped = config.shipped()

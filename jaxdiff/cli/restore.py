@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxdiff import sweep, train
 from jaxdiff.cli import config as configs
+from jaxdiff.cli.overrides import apply_overrides, from_json
 from jaxdiff.cli.settings import make_settings
 from jaxdiff.io.checkpoint import Checkpoints
 from jaxdiff.types import Algorithm, PyTree
@@ -36,7 +37,7 @@ def parse_settings(pack_configs: Sequence[Mapping[str, Any]], texts: Sequence[st
             raise ValueError(f"--set takes keys of model.* and hparams.*, got {key!r}: {advice}.")
         pairs.append((key, value))
     settable = {group: everything[group] for group in ("model", "hparams")}
-    return configs.parse_overrides(configs.from_json(settable), pairs)
+    return configs.parse_overrides(from_json(settable), pairs)
 
 
 def apply_settings(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def apply_settings(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> d
       ValueError: a value of the wrong type.
     """
     mine = {key: value for key, value in overrides.items() if _has(config, key)}
-    applied: dict[str, Any] = configs.apply_overrides(configs.from_json(config), mine).to_dict()
+    applied: dict[str, Any] = apply_overrides(from_json(config), mine).to_dict()
     return applied
 
 

@@ -12,7 +12,6 @@ import dataclasses
 import datetime
 import os
 from pathlib import Path
-import platform
 from typing import Any
 
 from absl import flags
@@ -20,6 +19,7 @@ from ml_collections import ConfigDict
 
 from jaxdiff import sweep as sweeps
 from jaxdiff.cli import config as configs
+from jaxdiff.cli.overrides import from_json
 from jaxdiff.cli.study import make_members, product_of
 from jaxdiff.io import files, stamp
 from jaxdiff.io.runs import RunDir
@@ -67,7 +67,7 @@ def rerun(argv: list[str]) -> int:
     use_all_cores(lanes)
     use_compilation_cache()
     target = Path(flag_values.workdir or f"{str(folders[0]).rstrip('/')}-rerun")
-    command, config = ["rerun", *argv], configs.from_json(settings)
+    command, config = ["rerun", *argv], from_json(settings)
     plan = make_plan(command, config, known["study"], points, target, lanes, max_lanes=max_lanes)
     return execute(dataclasses.replace(plan, repeats=Path(folders[0])))
 
@@ -117,10 +117,7 @@ def use_compilation_cache() -> None:
     """Keeps compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or a folder of this machine's cache."""
     import jax
 
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        # Programs for one kind of processor do not run on another: home folders are often shared between them.
-        folder = Path("~/.cache/jaxdiff/compiled").expanduser() / platform.node()
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_compilation_cache_dir", str(configs.compilation_cache(os.environ)))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxdiff import sweep
-from jaxdiff.cli import config as configs
+from jaxdiff.cli.overrides import apply_overrides
 from jaxdiff.cli.settings import check_sizes, make_settings, with_algorithm
 
 Point = Mapping[str, Any]  # dotted key -> value
@@ -54,7 +54,7 @@ def resolve(config: ConfigDict, point: Point) -> dict[str, Any]:
     spans_run = config.hparams.get("lr_decay_steps") == config.num_updates
     if "algorithm" in point and point["algorithm"] != config.algorithm:
         config = ConfigDict(with_algorithm(config.to_dict(), point["algorithm"])).lock()
-    resolved: dict[str, Any] = configs.apply_overrides(config, point).to_dict()
+    resolved: dict[str, Any] = apply_overrides(config, point).to_dict()
     if spans_run and "hparams.lr_decay_steps" not in point and "lr_decay_steps" in resolved["hparams"]:
         resolved["hparams"]["lr_decay_steps"] = float(resolved["num_updates"])
     return resolved

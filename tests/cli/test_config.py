@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxdiff.cli import config as configs
+from jaxdiff.cli import overrides
 
 SOURCE = """
 from ml_collections import ConfigDict, config_dict
@@ -147,12 +148,12 @@ def test_every_shipped_config_loads_and_its_sweeps_apply():
             members = list(function())
             assert members, f"{name}: sweep_{sweep} is empty"
             for member in members:
-                configs.apply_overrides(config, member)
+                overrides.apply_overrides(config, member)
 
 
 def test_apply_overrides_leaves_the_original_and_follows_references(path):
     config = configs.load(str(path))
-    changed = configs.apply_overrides(
+    changed = overrides.apply_overrides(
         config, {"hparams.lr": 1, "model.hidden": [64, 64], "batch_size": np.int64(32), "note": "any", "dataset": "d"}
     )
     assert isinstance(changed.hparams.lr, float)
@@ -175,7 +176,7 @@ def test_apply_overrides_leaves_the_original_and_follows_references(path):
 def test_wrong_override_of_a_member_is_named(path, override, message):
     config = configs.load(str(path))
     with pytest.raises((KeyError, ValueError), match=message):
-        configs.apply_overrides(config, override)
+        overrides.apply_overrides(config, override)
 
 
 def test_help_prints_usage_and_flags_without_a_config(capsys):

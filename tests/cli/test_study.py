@@ -6,7 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 import pytest
 
-from jaxdiff.cli import config as configs
+from jaxdiff.cli import overrides
 from jaxdiff.cli.settings import algorithm_settings, anneal_over_run, base_config, make_settings, with_algorithm
 from jaxdiff.cli.study import make_members, product_of, resolve
 
@@ -131,7 +131,7 @@ def test_decay_over_the_whole_run_stays_that_also_when_a_run_folder_is_repeated(
     anneal_over_run(config)
     config.num_updates = 300
     config.lock()
-    again = configs.from_json(json.loads(json.dumps(config.to_dict())))
+    again = overrides.from_json(json.loads(json.dumps(config.to_dict())))
     first, second = (make_members(c, [point])[0] for c in (config, again))
     assert first.config["hparams"]["lr_decay_steps"] == first.config["num_updates"] == point.get("num_updates", 300)
     assert first.id == second.id
