@@ -37,12 +37,26 @@ def make_members(config: ConfigDict, points: Iterable[Point]) -> list[sweep.Memb
 
     Raises:
       KeyError, ValueError: a key or value the config or the algorithm does not take.
+      ValueError: two points differ only in how a run is organised, and would be one member.
     """
     members = [sweep.make_member(resolve(config, point), point) for point in points]
     for member in members:
         check_sizes(member.config)
         make_settings(member.config)
+    _check_distinct(members)
     return members
+
+
+def _check_distinct(members: Iterable[sweep.Member]) -> None:
+    known: dict[str, sweep.Member] = {}
+    for member in members:
+        other = known.setdefault(member.id, member)
+        for key in sweep.ORGANISATION:
+            if other.config[key] != member.config[key]:
+                raise ValueError(
+                    f"two points differ only in {key!r} ({other.config[key]} and {member.config[key]}), which does not "
+                    "change what is computed; sweep another key, or train twice with different --workdir."
+                )
 
 
 def resolve(config: ConfigDict, point: Point) -> dict[str, Any]:

@@ -115,6 +115,13 @@ def test_members_carry_the_points_and_the_whole_config():
     assert [m.config["hparams"]["q_weight"] for m in members] == [0.5, 0.5, 2.0, 2.0]
 
 
+def test_points_that_would_be_one_member_are_refused_unless_they_are_the_same():
+    with pytest.raises(ValueError, match="two points differ only in 'eval_episodes' .4 and 8.*sweep another key"):
+        make_members(locked(), [{"seed": 1, "eval_episodes": 4}, {"seed": 2}, {"seed": 1, "eval_episodes": 8}])
+    assert len(make_members(locked(), [{"seed": 1}, {"seed": 1}])) == 2
+    assert len(make_members(locked(), [{"seed": s, "eval_episodes": 4 + s} for s in (0, 1)])) == 2
+
+
 def test_a_member_of_a_sweep_is_the_lone_run_with_its_settings():
     (of_a_sweep,) = make_members(locked(), [{"hparams.q_weight": 2.0, "seed": 3}])
     config = base_config("diffusion_ql")
