@@ -15,12 +15,13 @@ from jaxdiff.types import Algorithm, Array, Env, Spec, TimeStep
 
 EPISODES = 6
 LIMIT = 8
+GAINS = (-0.05, 0.02, 0.04, 0.15)
 
 
 def track() -> Env:
     """A point on a line, obs [position, time]. The action moves it; the reward is the position it reaches.
 
-    Beyond 1 the task is over; beyond 0.8 and after five steps it is cut short. What comes after an end is NaN.
+    Beyond 1 the task is over; beyond 0 and after five steps it is cut short. What comes after an end is NaN.
     """
 
     def reset(key: Any) -> tuple[Any, Array]:
@@ -31,7 +32,7 @@ def track() -> Env:
         position, time, over = state
         position = jnp.where(over, jnp.nan, position + action[0])
         terminated = position > 1.0
-        truncated = ~terminated & (position > 0.8) & (time + 1 >= 5)
+        truncated = ~terminated & (position > 0.0) & (time + 1 >= 5)
         obs = jnp.stack([position, (time + 1).astype(jnp.float32)])
         return (position, time + 1, over | terminated | truncated), TimeStep(obs, position, terminated, truncated)
 
@@ -51,9 +52,17 @@ def python_episode(start: float, gain: float, length: int) -> dict[str, Any]:
         actions.append(action)
         position += action
         rewards.append(position)
-        if position > 1.0 or (position > 0.8 and time + 1 >= 5):
+        end = "task" if position > 1.0 else "cut" if position > 0.0 and time + 1 >= 5 else "limit"
+        if end != "limit":
             break
-    return {"return": sum(rewards), "length": len(rewards), "obs": obs, "action": actions, "reward": rewards}
+    return {
+        "end": end,
+        "return": sum(rewards),
+        "length": len(rewards),
+        "obs": obs,
+        "action": actions,
+        "reward": rewards,
+    }
 
 
 def chunked(length: int) -> Algorithm:
@@ -74,29 +83,32 @@ def rollout(request: pytest.FixtureRequest) -> Any:
     return request.param, quick_jit(made)
 
 
-@pytest.mark.parametrize("gain", [-0.05, 0.04, 0.15])
-def test_rollout_equals_a_python_loop(rollout, gain):
+def test_rollout_equals_a_python_loop(rollout):
     length, run = rollout
-    result = run(jax.random.key(1), jnp.float32(gain))
+    ends = set()
+    for gain in GAINS:
+        result = run(jax.random.key(1), jnp.float32(gain))
+        recorded = result.recorded
+        assert recorded.obs.shape == (EPISODES, LIMIT, 2)
+        assert recorded.action.shape == (EPISODES, LIMIT, 1)
+        assert len(np.unique(recorded.obs[:, 0, 0])) == EPISODES  # each episode has a start of its own
+        ends |= {check_episode(result, m, gain, length) for m in range(EPISODES)}
+    assert ends == {"task", "cut", "limit"}
+
+
+def check_episode(result: evaluate.Evaluation, m: int, gain: float, length: int) -> str:
+    """Compares a recorded episode with plain Python; how it ended."""
     recorded = result.recorded
-    assert recorded.obs.shape == (EPISODES, LIMIT, 2)
-    assert recorded.action.shape == (EPISODES, LIMIT, 1)
-    assert len(np.unique(recorded.obs[:, 0, 0])) == EPISODES  # each episode has a start of its own
-    for m in range(EPISODES):
-        wanted = python_episode(float(recorded.obs[m, 0, 0]), gain, length)
-        n = wanted["length"]
-        assert int(result.lengths[m]) == n
-        assert float(result.returns[m]) == pytest.approx(wanted["return"], rel=1e-4, abs=1e-5)
-        np.testing.assert_array_equal(recorded.mask[m], np.arange(LIMIT) < n)
-        np.testing.assert_allclose(recorded.obs[m, :n], wanted["obs"], rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(recorded.action[m, :n, 0], wanted["action"], rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(recorded.reward[m, :n], wanted["reward"], rtol=1e-4, atol=1e-5)
-        np.testing.assert_array_equal(recorded.reward[m, n:], 0.0)
-
-
-def test_the_gains_above_cover_every_way_an_episode_ends():
-    lengths = {python_episode(start, gain, 1)["length"] for gain in (-0.05, 0.04, 0.15) for start in (-0.9, 0.0, 0.85)}
-    assert {1, LIMIT} < lengths
+    wanted = python_episode(float(recorded.obs[m, 0, 0]), gain, length)
+    n = wanted["length"]
+    assert int(result.lengths[m]) == n
+    assert float(result.returns[m]) == pytest.approx(wanted["return"], rel=1e-4, abs=1e-5)
+    np.testing.assert_array_equal(recorded.mask[m], np.arange(LIMIT) < n)
+    for name in ("obs", "action", "reward"):
+        found = np.asarray(getattr(recorded, name))[m]
+        np.testing.assert_allclose(found[:n].squeeze(), np.squeeze(wanted[name]), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(recorded.reward[m, n:], 0.0)
+    return wanted["end"]  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("num_recorded", [0, 2])
@@ -150,29 +162,23 @@ class HostTrack:
         self.steps_after_the_end += self.over
         self.position, self.time = self.position + float(action[0]), self.time + 1
         terminated = self.position > 1.0
-        truncated = (self.position > 0.8 and self.time >= 5) or self.time >= self.limit
+        truncated = (self.position > 0.0 and self.time >= 5) or self.time >= self.limit
         self.over = terminated or truncated
         return np.array([self.position, self.time]), self.position, terminated, truncated, {}
 
 
 @pytest.mark.parametrize("length", [1, 3])
-@pytest.mark.parametrize("gain", [-0.05, 0.04, 0.15])
-def test_host_rollout_equals_a_python_loop(length, gain):
+def test_host_rollout_equals_a_python_loop(length):
     copies = [HostTrack() for _ in range(EPISODES)]
-    env = HostEnv(track().spec, copies)
-    rollout = evaluate.make_host_rollout(chunked(length), env, EPISODES, num_recorded=3)
-    result = rollout(jax.random.key(1), jnp.float32(gain))
-    assert result.returns.shape == result.lengths.shape == (EPISODES,)
-    assert result.recorded.obs.shape == (3, LIMIT, 2)
-    assert len(np.unique(result.recorded.obs[:, 0, 0])) == 3
-    for m in range(3):
-        wanted = python_episode(float(result.recorded.obs[m, 0, 0]), gain, length)
-        n = wanted["length"]
-        assert int(result.lengths[m]) == n
-        assert float(result.returns[m]) == pytest.approx(wanted["return"], rel=1e-4, abs=1e-5)
-        np.testing.assert_array_equal(result.recorded.mask[m], np.arange(LIMIT) < n)
-        np.testing.assert_allclose(result.recorded.obs[m, :n], wanted["obs"], rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(result.recorded.action[m, :n, 0], wanted["action"], rtol=1e-4, atol=1e-5)
+    rollout = evaluate.make_host_rollout(chunked(length), HostEnv(track().spec, copies), EPISODES, num_recorded=5)
+    ends = set()
+    for gain in GAINS:
+        result = rollout(jax.random.key(1), jnp.float32(gain))
+        assert result.returns.shape == result.lengths.shape == (EPISODES,)
+        assert result.recorded.obs.shape == (5, LIMIT, 2)
+        assert len(np.unique(result.recorded.obs[:, 0, 0])) == 5
+        ends |= {check_episode(result, m, gain, length) for m in range(5)}
+    assert ends == {"task", "cut", "limit"}
     assert all(copy.steps_after_the_end == 0 for copy in copies)
 
 

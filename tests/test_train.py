@@ -1,6 +1,6 @@
 """The training loop: exact to the bit however it is cut, and safe from a lane that goes non-finite."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -11,8 +11,9 @@ from quick_jit import quick_jit
 from toy_algorithm import assert_same_bits, plain, toy, toy_dataset, toy_hparams
 
 from jaxdiff import sweep, train
-from jaxdiff.algorithms import diffusion_ql
+from jaxdiff.algorithms import diffusion_bc
 from jaxdiff.algorithms.policy import PolicyConfig
+from jaxdiff.data import sample_batch
 from jaxdiff.types import Spec
 
 DATA = toy_dataset()
@@ -41,10 +42,10 @@ def test_hundred_and_hundred_updates_are_two_hundred_bit_for_bit(chunk):
 def test_a_real_algorithm_is_exact_however_it_is_cut_and_restarted():
     """Between the pieces the lane goes through numpy, as it does through a checkpoint."""
     spec = Spec("test", obs_dim=3, action_dim=3, max_episode_steps=1)
-    config = diffusion_ql.Config(PolicyConfig(hidden=(8,), num_levels=1, num_steps=1), (8,), num_candidates=1)
-    algorithm = diffusion_ql.make(config, spec)
+    config = diffusion_bc.Config(PolicyConfig(hidden=(8,), num_levels=2, num_steps=1))
+    algorithm = diffusion_bc.make(config, spec)
     chunk = quick_jit(train.make_chunk(algorithm, 4))
-    hparams = jax.tree.map(np.float32, diffusion_ql.HParams(ema_start=3.0))
+    hparams = jax.tree.map(np.float32, diffusion_bc.HParams(lr_decay_steps=15.0))
     lane = quick_jit(lambda h: train.init_lane(algorithm, h, np.int32(1)))(hparams)
     whole, _ = chunk(lane, 20, DATA)
     for count in (7, 13):
@@ -79,6 +80,16 @@ def test_metrics_are_means_over_the_updates(chunk):
     for name, value in metrics.items():
         assert float(value) == pytest.approx(np.mean([float(row[name]) for row in rows]), rel=1e-5)
     assert len({float(row["reward_mean"]) for row in rows}) == 5  # every update has a batch of its own
+
+
+def test_noise_of_an_update_is_not_the_one_that_drew_its_batch():
+    def echo(key: Any, state: Any, batch: Any) -> Any:
+        same = sample_batch(key, DATA, 8).reward.mean()
+        return state.replace(step=state.step + 1), {"drawn": batch.reward.mean(), "echoed": same}
+
+    advance = quick_jit(train.make_chunk(toy()._replace(update=echo), 8))
+    _, metrics = advance(lane_of_seed(0), 1, DATA)
+    assert float(metrics["drawn"]) != float(metrics["echoed"])
 
 
 def test_batches_cover_the_data(chunk):
@@ -122,8 +133,9 @@ def test_a_frozen_lane_stays_frozen_and_reports_nan(chunk):
 
 
 @pytest.fixture(scope="module", params=["vmap", "map"])
-def pack(request: pytest.FixtureRequest) -> Callable[[list[float], list[int]], Any]:
+def pack(request: pytest.FixtureRequest) -> Iterator[Callable[[list[float], list[int]], Any]]:
     """(rates, seeds) -> lanes and metrics after forty updates side by side, under one lane mode."""
+    jax.config.update("jax_disable_most_optimizations", True)  # compiles in half the time
     advance = sweep.over_lanes(train.make_chunk(toy(), 8), request.param)
     init = quick_jit(jax.vmap(lambda h, seed: train.init_lane(toy(), h, seed)))
 
@@ -132,7 +144,8 @@ def pack(request: pytest.FixtureRequest) -> Callable[[list[float], list[int]], A
         return advance(init(hparams, np.int32(seeds)), jnp.int32(40), DATA)
 
     run.mode = request.param  # type: ignore[attr-defined]
-    return run
+    yield run
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.mark.parametrize("lr", [np.nan, np.inf, 1e30])

@@ -92,6 +92,10 @@ def random_params(shapes: Tree, seed: int = 0) -> Tree:
     return jax.tree.map(draw, shapes)
 
 
+def zeros(shapes: Tree) -> Tree:
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+
+
 def scaled_critics(critics: Tree, factor: float) -> Tree:
     """The critics' parameters so that every Q is multiplied by `factor`."""
     layers = critics["params"]["Mlp_0"]

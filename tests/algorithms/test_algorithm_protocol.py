@@ -195,16 +195,15 @@ def test_jit_equals_eager(entry, start, after, quick_eager):
 
 def test_lanes_under_vmap_equal_lone_runs(entry):
     batches = [make_batch(k) for k in range(3)]
+    rates = [hparams_of(entry.module, **learning_rates(entry.module, 1e-3 * lane)) for lane in range(3)]
+    starts = [entry.init(jax.random.key(lane), rate) for lane, rate in enumerate(rates)]
     singles = []
-    for lane in range(3):
-        state = entry.init(jax.random.key(lane), hparams_of(entry.module, **learning_rates(entry.module, 1e-3 * lane)))
+    for lane, state in enumerate(starts):
         for k, batch in enumerate(batches):
             state, metrics = entry.update(jax.random.key(10 * lane + k), state, batch)
         singles.append((state, metrics))
 
-    hparams = [hparams_of(entry.module, **learning_rates(entry.module, 1e-3 * lane)) for lane in range(3)]
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *hparams)
-    state = quick_jit(jax.vmap(entry.algorithm.init))(jnp.stack([jax.random.key(lane) for lane in range(3)]), stacked)
+    state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
     update = quick_jit(jax.vmap(entry.algorithm.update, in_axes=(0, 0, None)))
     for k, batch in enumerate(batches):
         state, metrics = update(jnp.stack([jax.random.key(10 * lane + k) for lane in range(3)]), state, batch)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from plain_networks import constant_policy, last_layer, q_values, scaled_critics
+from plain_networks import constant_policy, last_layer, q_values, random_params, scaled_critics, zeros
 import pytest
 from quick_jit import quick_jit
 
@@ -38,16 +38,18 @@ class Built(NamedTuple):
 def build(**changes: Any) -> Built:
     config = diffusion_ql.Config(policy=POLICY, critic_hidden=(16,), **changes)
     algorithm = diffusion_ql.make(config, SPEC)
-    first, second = (jax.jit(algorithm.init)(jax.random.key(k), hparams()) for k in (0, 1))
+    state = zeros(jax.eval_shape(algorithm.init, jax.random.key(0), hparams()))
+    first, second = (random_params(state.params, seed) for seed in (0, 1))
     params = {
-        "policy": constant_policy(first.params["policy"], ONLINE),
-        "critic": scaled_critics(first.params["critic"], 5.0),
+        "policy": constant_policy(first["policy"], ONLINE),
+        "critic": scaled_critics(first["critic"], 5.0),
     }
     targets = {
-        "policy": constant_policy(first.params["policy"], TARGET),
-        "critic": scaled_critics(second.params["critic"], 5.0),
+        "policy": constant_policy(first["policy"], TARGET),
+        "critic": scaled_critics(second["critic"], 5.0),
     }
-    return Built(algorithm, quick_jit(algorithm.update), first.replace(params=params, target_params=targets))
+    start = state.replace(params=params, target_params=targets, hparams=hparams())
+    return Built(algorithm, quick_jit(algorithm.update), start)
 
 
 def hparams(**changes: float) -> diffusion_ql.HParams:
@@ -223,8 +225,9 @@ def test_policy_climbs_the_online_and_not_the_target_critic(paper, batch):
 def imitated(paper: Built, batch: Transition) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update of diffusion_bc from the same policy."""
     bc = diffusion_bc.make(diffusion_bc.Config(policy=POLICY), SPEC)
-    state = quick_jit(bc.init)(jax.random.key(0), jax.tree.map(np.float32, diffusion_bc.HParams(max_grad_norm=1e9)))
-    state = state.replace(params={"policy": paper.start.params["policy"]})
+    default = jax.tree.map(np.float32, diffusion_bc.HParams(max_grad_norm=1e9))
+    state = zeros(jax.eval_shape(bc.init, jax.random.key(0), default))
+    state = state.replace(params={"policy": paper.start.params["policy"]}, hparams=default)
     return quick_jit(bc.update)(jax.random.key(0), state, batch)
 
 

@@ -10,7 +10,7 @@ import pytest
 from quick_jit import quick_jit
 
 from jaxdiff.algorithms.policy import PolicyConfig, make_policy
-from jaxdiff.diffusion import PARAMETERISATIONS, SCHEDULES, SOLVERS
+from jaxdiff.diffusion import SCHEDULES, SOLVERS
 from jaxdiff.types import Spec
 
 SPEC = Spec("test", obs_dim=3, action_dim=2, max_episode_steps=10)
@@ -40,6 +40,9 @@ def test_samples_are_distributed_as_diffusion_qls_chain():
     config = PolicyConfig(hidden=(16,))
     policy = make_policy(config, SPEC)
     params = params_of(policy, 2)
+    # A network that heeds the step index, so that an index off by one is another distribution.
+    tree = params["params"]
+    tree["Dense_1"] = jax.tree.map(lambda leaf: 12.0 * leaf, tree["Dense_1"])
     count = 20_000
     found = np.asarray(
         quick_jit(policy.sample)(jax.random.key(0), params, jnp.broadcast_to(OBS, (count, 3))), np.float64
@@ -115,17 +118,6 @@ def test_a_network_that_answers_the_action_is_sampled_exactly(schedule, sampler,
     params = constant_policy(params_of(policy, 0), [0.6, -0.3])
     action = policy.sample(jax.random.key(0), params, jnp.zeros((2, 3)))
     np.testing.assert_allclose(action, [[0.6, -0.3]] * 2, atol=2e-5)
-
-
-@pytest.mark.parametrize("kind", PARAMETERISATIONS)
-def test_loss_and_sample_are_finite_for_every_kind(kind):
-    config = PolicyConfig(hidden=(4,), kind=kind, num_levels=2, num_steps=2, time_dim=4)
-    policy = make_policy(config, SPEC)
-    params = params_of(policy, 0)
-    loss = policy.loss(jax.random.key(0), params, jnp.ones((3, 3)), jnp.ones((3, 2)))
-    action = policy.sample(jax.random.key(0), params, jnp.ones((3, 3)))
-    assert np.isfinite(loss).all()
-    assert np.abs(action).max() <= 1.0
 
 
 def test_temperature_scales_the_injected_noise_only():
