@@ -85,7 +85,7 @@ def group_members(members: Iterable[Member]) -> list[tuple[Member, ...]]:
 
 
 def split_packs(group: Sequence[Member], width: int) -> list[Pack]:
-    """Cuts a group into packs of at most `width` members, as even as possible so that few shapes are compiled.
+    """Cuts a group into as few packs of at most `width` members as it takes, all of one size but the last.
 
     Raises:
       ValueError: width < 1.

@@ -135,8 +135,10 @@ class PackRun:
         lanes = self._mode_on_disk() or lanes
         self.programs, self.probe = choose_programs(task, pack.members, lanes)
         self.evaluation = make_evaluation(task, self.config, self.programs.mode)
-        self._write_plan()
-        self._resume()
+        if self.checkpoints.latest_step() is None:
+            self._write_plan()
+        else:
+            self._resume()
 
     @property
     def wall_seconds(self) -> float:
@@ -216,8 +218,6 @@ class PackRun:
         files.write_json_atomic(self.folder.pack_json, plan)
 
     def _resume(self) -> None:
-        if self.checkpoints.latest_step() is None:
-            return
         self.programs.lanes = sweep.place(self.checkpoints.restore(self.programs.lanes), self.programs.mode)
         self.step = self.checkpoints.latest_step() or 0
         metadata = self.checkpoints.metadata(self.step)

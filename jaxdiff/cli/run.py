@@ -80,6 +80,11 @@ def _run_command(name: str, argv: list[str]) -> int:
     flags.DEFINE_integer("max_lanes", MAX_LANES, "members of a pack, at most", lower_bound=1, flag_values=flag_values)
     parsed = configs.parse(argv, flag_values, __doc__ or "")
     known = configs.sweeps(parsed.config_path)
+    if "algorithm" in parsed.overrides:
+        raise ValueError(
+            "config.algorithm cannot be overridden: its settings would be another algorithm's; choose a config of that "
+            "algorithm with --config=NAME, or set 'algorithm' in a point of a sweep."
+        )
     if name == "train" and parsed.sweep:
         raise ValueError("train runs one member; use `jaxdiff sweep` with --sweep.")
     if name == "sweep" and not parsed.sweep:
