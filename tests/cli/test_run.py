@@ -202,7 +202,7 @@ def test_a_run_without_a_workdir_gets_a_folder_of_its_own(planned, config):
         (["train", "--config.env=probe-action"], "has observations of 1 and actions of 2 numbers"),
         (["train", "--config.dataset=missing.hdf5"], "missing.hdf5"),
         (["train", "--config.batch_size=0"], "batch_size=0; it must be at least 1"),
-        (["train", "--config.algorithm=diffusion_cb"], "unknown algorithm 'diffusion_cb'"),
+        (["train", "--config.algorithm=diffusion_cb"], "config.algorithm cannot be overridden"),
         (["train", "--lanes=fast"], "lanes"),
     ],
 )
