@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxdiff import envs, sweep
 from jaxdiff.cli.pack import Programs, choose_programs, fresh_lanes, make_evaluation, seconds_per_update
-from jaxdiff.cli.run import Plan
+from jaxdiff.cli.plan import Plan
 from jaxdiff.cli.task import Task, make_task
 from jaxdiff.io.report.tables import duration
 from jaxdiff.types import PyTree

@@ -15,33 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict
 
 from jaxdiff import sweep as sweeps
 from jaxdiff.cli import config as configs
 from jaxdiff.cli.overrides import from_json
-from jaxdiff.cli.study import make_members, product_of
+from jaxdiff.cli.plan import MAX_LANES, Plan, make_plan
+from jaxdiff.cli.study import product_of
 from jaxdiff.io import files, stamp
 from jaxdiff.io.runs import RunDir
-
-MAX_LANES = 64
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """A study ready to run."""
-
-    command: list[str]
-    config: dict[str, Any]  # before the study's points
-    study: str | None
-    points: list[dict[str, Any]]
-    packs: list[sweeps.Pack]
-    workdir: Path
-    lanes: str
-    max_lanes: int = MAX_LANES
-    tensorboard: bool = False
-    wandb_project: str | None = None
-    repeats: Path | None = None  # the run folder that this plan repeats
 
 
 def train(argv: list[str]) -> int:
@@ -124,26 +105,6 @@ def use_compilation_cache() -> None:
 
     jax.config.update("jax_compilation_cache_dir", str(configs.compilation_cache(os.environ)))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
-
-def make_plan(
-    command: Sequence[str],
-    config: ConfigDict,
-    study: str | None,
-    points: Sequence[Mapping[str, Any]],
-    workdir: Path,
-    lanes: str,
-    *,
-    max_lanes: int = MAX_LANES,
-    tensorboard: bool = False,
-    wandb_project: str | None = None,
-) -> Plan:
-    """Checks every member and cuts the study into packs; reads and writes nothing."""
-    members = make_members(config, points)
-    packs = [pack for group in sweeps.group_members(members) for pack in sweeps.split_packs(group, max_lanes)]
-    plain = [dict(point) for point in points]
-    line = ["jaxdiff", *command]
-    return Plan(line, config.to_dict(), study, plain, packs, workdir, lanes, max_lanes, tensorboard, wandb_project)
 
 
 def execute(plan: Plan) -> int:
