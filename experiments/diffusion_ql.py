@@ -35,7 +35,7 @@ def use_default(config: ConfigDict) -> None:
     config.normalise_obs = True
     # Q then has the same scale on every task, so one learning rate and one selection temperature fit all of them.
     config.normalise_reward = True
-    # While values have not yet spread over the horizon, Q should mostly rank the next few steps, and climbing it misleads.
+    # While values have not spread over the horizon, Q should mostly rank the next few steps, and climbing it misleads.
     # So values spread ten times faster (polyak), with layer normalisation to keep that stable, ...
     config.hparams.polyak = 0.05
     config.model.critic_layer_norm = True
