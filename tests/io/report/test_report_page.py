@@ -112,6 +112,17 @@ def test_settings_come_by_last_checkpoint_and_unfinished_ones_after(run_folder):
     assert found.settings[-1].last_step == 4000
 
 
+def test_the_baseline_is_what_learned_no_values_whatever_it_is_called(run_folder):
+    """td3_bc has the imitation in its name and a critic in its metrics."""
+    for pack, name in (("p0-bc", "cloning"), ("p2-edp", "td3_bc")):
+        path = run_folder / "packs" / pack / "pack.json"
+        plan = json.loads(path.read_text())
+        for member in plan["members"]:
+            member["algorithm"], member["label"] = name, member["label"].replace(member["algorithm"], name)
+        path.write_text(json.dumps(plan))
+    assert results.collect(load_run(run_folder)).baseline.label == "cloning"
+
+
 def test_failures_and_unfinished_packs_are_shown(run_folder):
     text = " ".join(read(build_report(run_folder)).text)
     plan = json.loads((run_folder / "packs" / "p2-edp" / "pack.json").read_text())
