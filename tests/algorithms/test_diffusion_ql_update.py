@@ -301,6 +301,30 @@ def test_gradients_are_clipped_by_their_norm(paper, batch):
 
 
 @pytest.mark.parametrize(
+    ("step", "decay_steps", "share"),
+    [
+        (0, 100.0, 1.0),
+        (25, 100.0, 0.5 * (1.0 + np.cos(np.pi / 4))),
+        (50, 100.0, 0.5),
+        (100, 100.0, 0.0),
+        (400, 100.0, 0.0),
+        (400, 0.0, 1.0),
+    ],
+)
+def test_both_rates_follow_the_cosine_update_by_update(paper, batch, step, decay_steps, share):
+    """Adam's first step moves a number with a gradient by the learning rate, whatever the gradient."""
+    rates = {"policy": 1e-2, "critic": 2e-2}
+    state = paper.start.replace(
+        step=jnp.int32(step),
+        hparams=hparams(lr=rates["policy"], critic_lr=rates["critic"], lr_decay_steps=decay_steps),
+    )
+    after, _ = paper.update(jax.random.key(0), state, batch)
+    for name, rate in rates.items():
+        moved = jax.tree.map(lambda new, old: np.abs(new - old).max(), after.params[name], state.params[name])
+        assert max(jax.tree.leaves(moved)) == pytest.approx(share * rate, rel=1e-3)
+
+
+@pytest.mark.parametrize(
     ("group", "name", "value"),
     [
         # the paper and its code

@@ -17,12 +17,14 @@ import optax
 from plain_networks import constant_policy, last_layer, mlp, q_values, random_params, scaled_critics, zeros
 import pytest
 from quick_jit import quick_jit
+from scipy.optimize import brentq
 
 from jaxdiff import train
 from jaxdiff.algorithms import edp
-from jaxdiff.algorithms.policy import PolicyConfig
+from jaxdiff.algorithms.policy import PolicyConfig, make_policy
 from jaxdiff.data import Dataset
 from jaxdiff.envs import probes
+from jaxdiff.networks import NETWORKS
 from jaxdiff.types import Algorithm, Spec, TrainState, Transition
 
 SPEC = Spec("test", obs_dim=3, action_dim=2, max_episode_steps=10)
@@ -232,6 +234,37 @@ def test_gradient_of_the_guide_flows_through_one_call_of_the_network(batch):
     assert np.abs(either[0] / either[1] - 1.0).max() > 0.1
 
 
+def test_network_is_shown_fractional_step_indices_at_the_papers_fifteen_points(monkeypatch):
+    """Four steps of order 3, one of 2 and one of 1, even in t from 1 to 1/N; inner points even in log(alpha/sigma).
+
+    Between levels log alpha is linear in t, and the network sees N t - 1.
+    """
+    seen: list[float] = []
+
+    class Clock:
+        def apply(self, params: Any, x: jax.Array, t: jax.Array, cond: jax.Array) -> jax.Array:
+            seen.append(float(t))
+            return jnp.zeros_like(x)
+
+    monkeypatch.setitem(NETWORKS, "clock", lambda **sizes: Clock())
+    make_policy(dataclasses.replace(edp.POLICY, network="clock"), SPEC).sample(jax.random.key(0), {}, jnp.zeros((1, 3)))
+
+    log_alpha = 0.5 * np.cumsum(np.log1p(-np.linspace(1e-4, 0.02, 1000)))
+
+    def half_logsnr(t: float) -> float:
+        at = np.interp(1000.0 * t, np.arange(1001), np.append(0.0, log_alpha))
+        return float(at - 0.5 * np.log(-np.expm1(2.0 * at)))
+
+    wanted, edges = [], np.linspace(1.0, 1e-3, 7)
+    for start, end, order in zip(edges[:-1], edges[1:], (3, 3, 3, 3, 2, 1), strict=True):
+        low, high = half_logsnr(start), half_logsnr(end)
+        inner = [low + part / order * (high - low) for part in range(1, order)]
+        wanted += [start, *(brentq(lambda t, point=point: half_logsnr(t) - point, end, start) for point in inner)]
+    assert len(wanted) == 15
+    np.testing.assert_allclose(seen, 1000.0 * np.array(wanted) - 1.0, atol=2e-3)
+    assert np.abs(np.array(seen) - np.round(seen)).max() > 0.1
+
+
 def operations(guide: str, num_levels: int, num_steps: int) -> int:
     """Operations of the update's program, loops written out."""
     policy = dataclasses.replace(edp.POLICY, hidden=(4,), num_levels=num_levels, num_steps=num_steps, time_dim=4)
@@ -348,9 +381,7 @@ def test_guided_policy_finds_the_best_corner_without_selecting(guide, num_update
 
     crr is not asked: with its temperature of 1 a corner weighs exp(Q), and 15 % of the policy stays on the second best.
     """
-    config = edp.Config(
-        policy=BANDIT, critic_hidden=(64, 64), critic_activation="relu", num_candidates=1, guide=guide
-    )
+    config = edp.Config(policy=BANDIT, critic_hidden=(64, 64), critic_activation="relu", num_candidates=1, guide=guide)
     chosen = edp.HParams(**{"critic_lr": 3e-3, "value_lr": 3e-3, "ema_start": 0.0, **changes})
     share = corner_shares(edp.make(config, BANDIT_SPEC), chosen, num_updates, radius=0.2 if guide == "td3" else 0.8)
     assert probes.CORNER_REWARDS.argmax() == 3
@@ -363,9 +394,7 @@ def corner_shares(algorithm: Algorithm, chosen: edp.HParams, num_updates: int, r
     obs = np.zeros((4000, 1), np.float32)
     rows = Transition(obs, action, reward, np.zeros(4000, np.float32), obs)
     chunk = quick_jit(train.make_chunk(algorithm, 64))
-    lane = quick_jit(lambda h, seed: train.init_lane(algorithm, h, seed))(
-        jax.tree.map(np.float32, chosen), np.int32(0)
-    )
+    lane = quick_jit(lambda h, seed: train.init_lane(algorithm, h, seed))(jax.tree.map(np.float32, chosen), np.int32(0))
     lane, _ = chunk(lane, jnp.int32(num_updates), Dataset(rows, np.arange(4000, dtype=np.int32)))
     assert bool(lane.alive)
     found, _ = quick_jit(algorithm.act)(jax.random.key(1), lane.state, jnp.zeros((2000, 1)), ())

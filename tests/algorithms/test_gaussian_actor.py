@@ -74,6 +74,18 @@ def test_log_prob_and_its_gradient_are_finite_at_the_border_of_the_data(make):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slope))
 
 
+def test_squashed_density_at_the_border_is_that_of_1e_5_inside():
+    """atanh(1) is infinite; this far inside, u is 6.1, where 0.999 would put it at 3.8."""
+    actor = gaussian.make_squashed_actor(SPEC, (8,))
+    params = weights(actor)
+    mean, log_std = np.split(mlp(params["params"], OBS.astype(np.float64), relu), 2, axis=-1)
+    edge = 1.0 - 1e-5
+    u = np.arctanh([edge, -edge])
+    wanted = (stats.norm.logpdf(u, mean, np.exp(np.clip(log_std, -5.0, 2.0))) - np.log(1.0 - edge**2)).sum(axis=-1)
+    found = actor.log_prob(params, OBS, jnp.asarray([[1.0, -1.0]] * 5))
+    np.testing.assert_allclose(found, wanted, rtol=5e-3)
+
+
 def test_deterministic_actor_is_the_tanh_of_its_network():
     actor = gaussian.make_deterministic_actor(SPEC, (8,))
     params = weights(actor)

@@ -31,7 +31,8 @@ import pytest
 from quick_jit import quick_jit
 
 from jaxdiff.algorithms import idql, ifql
-from jaxdiff.algorithms.policy import PolicyConfig
+from jaxdiff.algorithms.policy import PolicyConfig, make_schedule
+from jaxdiff.diffusion import make_table
 from jaxdiff.envs import probes
 from jaxdiff.types import Algorithm, Spec, TrainState, Transition
 
@@ -175,6 +176,14 @@ def test_unknown_selections_and_no_candidates_are_refused(module):
         module.make(module.Config(select="max"), SPEC)
     with pytest.raises(ValueError, match="num_candidates=0; it must be at least 1"):
         module.make(module.Config(num_candidates=0), SPEC)
+
+
+def test_a_sampling_step_draws_noise_of_variance_beta_and_the_last_none():
+    policy = idql.Config().policy
+    table = make_table(policy.sampler, make_schedule(policy), policy.num_steps)
+    step = np.arange(5, 0, -1)
+    beta = 1.0 - np.exp(-0.1 / 5 - 0.5 * (10.0 - 0.1) * (2 * step - 1) / 5**2)
+    np.testing.assert_allclose(table.noise, np.sqrt(beta) * (step > 1), rtol=1e-5)
 
 
 class Trained(NamedTuple):

@@ -160,5 +160,25 @@ def test_temperature_scales_the_injected_noise_only():
     assert np.abs(warm - cold)[inside].std() > 0.01
 
 
+def test_chains_start_at_the_spread_of_unit_data_under_the_noisiest_level():
+    """N(0, 1) where variance is preserved, though some of the data is left at t = 1: not N(0, sigma(1)**2)."""
+
+    def start(schedule: str) -> np.ndarray:
+        seen: list[jax.Array] = []
+
+        def watch(denoise: Any) -> Any:
+            return lambda x, level: seen.append(x) or denoise(x, level)
+
+        policy = make_policy(PolicyConfig(hidden=(4,), kind="x0", schedule=schedule, num_steps=1, time_dim=4), SPEC)
+        policy.sample(jax.random.key(0), params_of(policy, 0), jnp.zeros((20_000, 3)), guide=watch)
+        return np.asarray(seen[0], np.float64)
+
+    noise = start("flow")  # alpha(1) = 0 and sigma(1) = 1: plain noise
+    assert noise.std() == pytest.approx(1.0, abs=5 / np.sqrt(2 * noise.size))
+    np.testing.assert_allclose(start("vp"), noise, rtol=1e-5)
+    assert np.sqrt(1.0 - np.exp(-5.05)) < 0.997  # sigma(1) of that schedule
+    np.testing.assert_allclose(start("edm"), np.hypot(1.0, 80.0) * noise, rtol=1e-5)
+
+
 def params_of(policy: Any, seed: int) -> Any:
     return random_params(jax.eval_shape(policy.init, jax.random.key(0)), seed)

@@ -81,3 +81,25 @@ def test_paper_and_code_of_edp_differ_as_their_table_says():
     assert (code.policy.num_levels, code.policy.num_steps, code.policy.sampler) == (100, 100, "ddpm")
     assert (code.policy.t_end, code.num_candidates, code.value_actions) == (0.0, 50, "gaussian")
     assert (code_hparams.q_weight, code_hparams.max_grad_norm) == (2.0, 9.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "decay_steps"),
+    [
+        ("diffusion_ql:paper-hopper-medium", 0.0),  # the code calls its schedule every 50,000 updates: 0.999 at the end
+        ("edp:paper", 0.0),
+        ("edp:code", 0.0),
+        ("idql:paper", 3e6),
+        ("iql:paper", 1e6),
+    ],
+)
+def test_rates_of_the_papers_decay_over_the_whole_run_or_not_at_all(name, decay_steps):
+    config, _, hparams = both(name)
+    assert hparams.lr_decay_steps == decay_steps
+    assert decay_steps in (0.0, config.num_updates)
+
+
+@pytest.mark.parametrize("name", ["diffusion_ql", "edp", "idql", "iql", "qgpo", "fql", "consistency_ac"])
+def test_papers_train_on_raw_observations_and_the_defaults_on_normalised_ones(name):
+    assert not configs.load(f"{name}:paper").normalise_obs
+    assert configs.load(name).normalise_obs

@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxdiff.cli.rewards import REWARD_TRANSFORMS, reward_transform
 from jaxdiff.cli.settings import base_config
-from jaxdiff.cli.task import load_dataset
+from jaxdiff.cli.task import load_dataset, make_task
 
 EPISODE = np.array([0, 0, 0, 1, 1, 2])
 REWARD = np.array([1.0, 2.0, 3.0, -1.0, 0.0, 1.0])  # returns 6, -1, 1
@@ -70,6 +72,19 @@ def test_a_config_transforms_first_and_scales_then(bandit_data):
         np.testing.assert_array_equal(getattr(found.transitions, field), getattr(plain.transitions, field))
     scaled, _ = load_dataset(config(bandit_data, reward_transform="iql_antmaze", normalise_reward=True))
     assert np.abs(scaled.transitions.reward).max() == pytest.approx(10.0, rel=1e-6)  # every episode is one step
+
+
+def test_evaluation_is_paid_in_the_task_s_own_rewards(bandit_data):
+    """A transform is of the data alone, so scores stay on the published scale whatever the convention."""
+    plain = make_task(config(bandit_data))
+    changed = make_task(config(bandit_data, reward_transform="cql_antmaze", reward_scale=0.5))
+    assert np.abs(np.asarray(changed.dataset.transitions.reward) - plain.dataset.transitions.reward).min() > 1e-3
+    paid = []
+    for task in (plain, changed):
+        state, _ = task.env.reset(jax.random.key(0))
+        paid.append(float(task.env.step(state, jnp.asarray([0.8, -0.8]))[1].reward))
+    assert paid == [5.0, 5.0]
+    assert plain.spec.reference_scores == changed.spec.reference_scores == (2.375, 5.0)
 
 
 def test_a_misspelt_transform_is_an_error_before_any_data_are_read(bandit_data):

@@ -9,10 +9,12 @@ from jaxdiff.diffusion import (
     PARAMETERISATIONS,
     Level,
     cosine,
+    cosine_betas,
     ddim,
     denoiser,
     eps_of,
     flow,
+    from_betas,
     grid_levels,
     level_at,
     on_schedule,
@@ -181,6 +183,18 @@ def test_half_precision_data_keeps_exact_coefficients():
     x0_hat = denoise(jnp.ones((2, 3), jnp.bfloat16), level)
     np.testing.assert_allclose(x0_hat, 1.0 / level.alpha, rtol=1e-6)
     np.testing.assert_allclose(seen[0], 998.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_the_largest_ratio_of_a_published_chain_keeps_its_digits(dtype):
+    """The last of 200 cosine levels has sigma / alpha = 4059; data may be of 16 bits, the conversion is not."""
+    betas = cosine_betas(200)
+    alpha_bar = np.prod(1.0 - betas)
+    level = level_at(from_betas(betas), jnp.float32(1.0))
+    x = jnp.asarray([[1.0, 0.0]], dtype)
+    x0_hat = denoiser(lambda x, t, cond: jnp.asarray([[0.0, 1.0]], dtype), "eps")(x, level)
+    assert x0_hat.dtype == jnp.float32
+    np.testing.assert_allclose(x0_hat[0], [np.sqrt(1 / alpha_bar), -np.sqrt(1 / alpha_bar - 1)], rtol=1e-5)
 
 
 def test_an_output_that_would_broadcast_is_refused():

@@ -253,6 +253,18 @@ def test_a_long_chain_draws_its_noise_row_by_row_and_alike_in_both_loops():
     np.testing.assert_allclose(unrolled, scanned, atol=1e-5)
 
 
+def test_short_chains_are_written_out_long_ones_scanned_and_calls_recomputed_where_asked():
+    def program(num_calls, **options):
+        table = ddpm(grid_levels(vp(), num_calls))
+        return str(jax.make_jaxpr(lambda x: sample(curved, table, x, KEY, **options))(jnp.asarray(X_T)))
+
+    assert "scan[" not in program(16)
+    assert "scan[" in program(17)
+    assert "scan[" not in program(17, unroll=True)
+    assert "remat" not in program(17)
+    assert "remat" in program(17, remat=True)
+
+
 def test_a_step_that_ends_clean_draws_no_noise_and_one_that_stops_short_does():
     assert make("ddpm").noisy_rows == CALLS - 1
     assert make("ddpm_large").noise[-1] == 0.0
