@@ -1,5 +1,6 @@
 """Every example of the documentation runs, from the top of its page to the end, and asserts what it says."""
 
+import ast
 from pathlib import Path
 import re
 
@@ -9,6 +10,8 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES = sorted(DOCS.glob("diffusion/*.md"))
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+NODE = re.compile(r"(tests/[\w/]+\.py)::(\w+)")
+ROW = re.compile(r"^\|(?! detail |[ :|-]+$).*$", re.MULTILINE)
 WITH_EXAMPLE = ("schedule", "denoiser", "solver_table", "guidance", "likelihood")
 
 
@@ -34,3 +37,20 @@ def test_examples_run(page):
 def test_links_lead_somewhere(page):
     for target in LINK.findall(page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.stem)
+def test_tests_that_a_page_names_exist(page):
+    for file, name in sorted(set(NODE.findall(page.read_text()))):
+        path = DOCS.parent / file
+        assert path.is_file(), f"{file} is not there"
+        defined = {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)}
+        assert name in defined, f"{file} has no {name}"
+
+
+def test_every_faithful_detail_names_the_test_that_guards_it():
+    rows = ROW.findall((DOCS / "faithful.md").read_text())
+    assert len(rows) > 20
+    for row in rows:
+        assert row.count("|") == 4, f"three columns: {row}"
+        assert NODE.search(row.split("|")[3]), f"no test: {row}"
