@@ -13,7 +13,6 @@ from jaxdiff.io.runs import Member, Pack, Run
 Status = Literal["finished", "unfinished", "non-finite"]
 Quantity = Literal["scores", "returns"]
 RUNNING = 10  # evaluations in the running average
-BASELINE_WORDS = frozenset({"bc"})  # algorithms named so imitate the data and improve on nothing: the usual yardstick
 
 
 class Estimate(NamedTuple):
@@ -36,6 +35,7 @@ class MemberResult:
     num_updates: int  # planned
     steps: np.ndarray  # [T] updates at each evaluation
     values: np.ndarray  # [T] mean over the evaluation's episodes
+    imitates: bool  # it learned no values: what improves on the data is compared with it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,8 +149,15 @@ def _pack_results(pack: Pack, quantity: Quantity) -> list[MemberResult]:
         status: Status = "finished" if pack.status == "finished" else "unfinished"
         if failed_at is not None:
             status = "non-finite"
-        results.append(MemberResult(member, pack.id, status, failed_at, pack.num_updates, steps, values))
+        imitates = _has_metric(pack, "bc_loss", lane) and not _has_metric(pack, "critic_loss", lane)
+        results.append(MemberResult(member, pack.id, status, failed_at, pack.num_updates, steps, values, imitates))
     return results
+
+
+def _has_metric(pack: Pack, name: str, lane: int) -> bool:
+    if pack.train is None or name not in pack.train or lane >= pack.train[name].shape[1]:
+        return False
+    return bool(np.isfinite(pack.train[name][:, lane]).any())
 
 
 def _setting(label: str, members: list[MemberResult]) -> Setting:
@@ -172,7 +179,7 @@ def _mean_until(result: MemberResult, step: int) -> float:
 
 def _baseline(ranked: Sequence[Setting]) -> Setting | None:
     for setting in ranked:
-        if setting.last is not None and BASELINE_WORDS & set(setting.algorithm.lower().replace("-", "_").split("_")):
+        if setting.last is not None and any(result.imitates for result in setting.members):
             return setting
     return None
 
