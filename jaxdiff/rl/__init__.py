@@ -2,18 +2,34 @@
 
 from jaxdiff.rl.conservative import cql_penalty, max_backup, soft_backup
 from jaxdiff.rl.implicit import awr_weight, expectile_loss, expectile_policy_weight
+from jaxdiff.rl.on_policy import (
+    Moments,
+    clipped_surrogate,
+    generalised_advantage,
+    init_moments,
+    kl_estimate,
+    running_returns,
+    update_moments,
+)
 from jaxdiff.rl.updates import draw_candidate, normalised_q_loss, polyak, select_candidate, td_target
 
 __all__ = [
+    "Moments",
     "awr_weight",
+    "clipped_surrogate",
     "cql_penalty",
     "draw_candidate",
     "expectile_loss",
     "expectile_policy_weight",
+    "generalised_advantage",
+    "init_moments",
+    "kl_estimate",
     "max_backup",
     "normalised_q_loss",
     "polyak",
+    "running_returns",
     "select_candidate",
     "soft_backup",
     "td_target",
+    "update_moments",
 ]
