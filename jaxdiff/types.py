@@ -30,6 +30,15 @@ class Transition:
 
 
 @struct.dataclass
+class Rollout:
+    """What E environments lived through in T decisions of the newest policy, in order."""
+
+    batch: PyTree  # [T, E, ...] `Transition`, or what the algorithm's `window` says
+    ended: Array  # [T, E] 1 where the episode ended with this decision, by its task or by its clock
+    record: PyTree  # [T, E, ...] what `decide` gave beside the action
+
+
+@struct.dataclass
 class Trajectory:
     """Episodes as the evaluator returns them, padded to one length."""
 
@@ -73,19 +82,22 @@ class Algorithm(NamedTuple):
     """A learning method as pure functions.
 
     init(key, hparams) -> TrainState
-    update(key, state, batch [B]) -> (TrainState, Metrics)
+    update(key, state, batch [B]) -> (TrainState, Metrics); the batch is a `Transition`, or see window and decide
     act(key, state, obs [*B, O], memory) -> (action chunk [*B, C, U], memory)
     init_memory(batch_shape) -> memory
     window: what update's batches are cut from, (history, chunk); None: single transitions
     explore: as act, for the online loop; None: act
+    decide: (key, state, obs [*B, O], or [*B, h, O] with a window) -> (action chunk [*B, C, U], record [*B, ...]), for
+      methods that learn from what the newest policy did: update then takes a `Rollout`. None: any data will do
     """
 
     init: Callable[[Key, Any], TrainState]
-    update: Callable[[Key, TrainState, Transition], tuple[TrainState, Metrics]]
+    update: Callable[[Key, TrainState, Any], tuple[TrainState, Metrics]]
     act: Callable[[Key, TrainState, Array, PyTree], tuple[Array, PyTree]]
     init_memory: Callable[[tuple[int, ...]], PyTree]
     window: Any = None
     explore: Callable[[Key, TrainState, Array, PyTree], tuple[Array, PyTree]] | None = None
+    decide: Callable[[Key, TrainState, Array], tuple[Array, PyTree]] | None = None
 
 
 class TimeStep(NamedTuple):

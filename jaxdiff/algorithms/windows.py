@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff.data import Window, Windows
-from jaxdiff.types import Algorithm, Array, Key, Metrics, PyTree, Spec, TrainState, Transition
+from jaxdiff.types import Algorithm, Array, Key, Metrics, PyTree, Rollout, Spec, TrainState, Transition
 
 
 @struct.dataclass
@@ -57,8 +57,11 @@ def windowed(make: Callable[[Any, Spec], Algorithm], config: Any, spec: Spec, wi
     )
     inner = make(config, wide)
 
-    def update(key: Key, state: TrainState, batch: Windows) -> tuple[TrainState, Metrics]:
+    def update(key: Key, state: TrainState, batch: Windows | Rollout) -> tuple[TrainState, Metrics]:
         factor = getattr(state.hparams, "discount_factor", jnp.ones(()))  # cloning has none
+        if isinstance(batch, Rollout):
+            folded = jax.vmap(fold, (0, None))(batch.batch, factor)
+            return inner.update(key, state, batch.replace(batch=folded))  # type: ignore[attr-defined]
         return inner.update(key, state, fold(batch, factor))
 
     def act(key: Key, state: TrainState, obs: Array, memory: Memory) -> tuple[Array, Memory]:
@@ -74,7 +77,12 @@ def windowed(make: Callable[[Any, Spec], Algorithm], config: Any, spec: Spec, wi
         past = jnp.zeros((*batch_shape, history, spec.obs_dim))
         return Memory(inner.init_memory(batch_shape), past, jnp.zeros(batch_shape, bool))
 
-    return Algorithm(inner.init, update, act, init_memory, window)  # type: ignore[arg-type]
+    def decide(key: Key, state: TrainState, past: Array) -> tuple[Array, PyTree]:
+        assert inner.decide is not None
+        action, record = inner.decide(key, state, past.reshape(*past.shape[:-2], -1))
+        return action.reshape(*past.shape[:-2], chunk, spec.action_dim), record
+
+    return Algorithm(inner.init, update, act, init_memory, window, decide=decide if inner.decide else None)
 
 
 def fold(batch: Windows, discount_factor: Array) -> Transition:

@@ -115,7 +115,7 @@ def make_online_chunk(algorithm: Algorithm, env: Env, batch_size: int, config: O
             seen.iteration + 1,
             env_state,
             out.obs,
-            jax.tree.map(lambda new, old: jnp.where(_like(ended, old), new, old), fresh, memory),
+            jax.tree.map(lambda new, old: jnp.where(like(ended, old), new, old), fresh, memory),
             extend(seen.replay, lived),
             jnp.where(ended, 0.0, total),
             jnp.where(ended, total, seen.last_return),
@@ -150,6 +150,6 @@ def make_online_chunk(algorithm: Algorithm, env: Env, batch_size: int, config: O
     return chunk
 
 
-def _like(flag: Array, leaf: Array) -> Array:
+def like(flag: Array, leaf: Array) -> Array:
     """flag [E] with the axes of leaf [E, ...]."""
     return flag.reshape(flag.shape + (1,) * (leaf.ndim - 1))
