@@ -5,8 +5,8 @@
   jaxdiff sweep --config=results:brax:iql --sweep=seed
   python -m experiments.studies.results --out=runs/results        # all of them, and the table
 
-Each policy runs with its `default` preset, the same on every task and tuned on none of them but Diffusion-QL's on another
-Hopper file (docs/hopper.md). What a domain sets is listed in DOMAINS and is the same for all policies.
+Each policy runs with its `default` preset, the same on every task and tuned on none of them but Diffusion-QL's on
+another Hopper file (docs/hopper.md). What a domain sets is listed in DOMAINS and is the same for all policies.
 """
 
 from collections.abc import Iterator

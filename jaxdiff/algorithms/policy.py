@@ -36,6 +36,9 @@ class PolicyConfig:
     grad_steps: int = 0  # differentiate the chain through its last calls only; 0: all
 
 
+Guide = Callable[[diffusion.Denoiser], diffusion.Denoiser]
+
+
 class DiffusionPolicy(NamedTuple):
     """Pure functions of the denoiser's parameters.
 
@@ -43,12 +46,18 @@ class DiffusionPolicy(NamedTuple):
     loss(key, params, obs [B, O], action [B, U]) -> [B]
     imitate(key, params, obs [B, O], action [B, U]) -> (loss [B], x0_hat [B, U] in [-1, 1]), from one network call
     sample(key, params, obs [*B, O], temperature, guide) -> action [*B, U] in [-1, 1]; guide wraps the denoiser
+    denoiser(params, obs [*B, O], guide) -> denoiser, its x0-predictions clipped to [-1, 1]
+    table: the sampler's
+    start(key, batch_shape) -> x_T [*B, U], where sampling starts
     """
 
     init: Callable[[Key], PyTree]
     loss: Callable[[Key, PyTree, Array, Array], Array]
     imitate: Callable[[Key, PyTree, Array, Array], tuple[Array, Array]]
     sample: Callable[..., Array]
+    denoiser: Callable[..., diffusion.Denoiser]
+    table: diffusion.Table
+    start: Callable[[Key, tuple[int, ...]], Array]
 
 
 def _check(config: PolicyConfig) -> None:
@@ -178,20 +187,19 @@ def make_policy(config: PolicyConfig, spec: Spec) -> DiffusionPolicy:
         denoise = diffusion.denoiser(once, config.kind, obs, c_noise=c_noise)
         return error, jnp.clip(denoise(diffusion.add_noise(level, action, eps), level), -1.0, 1.0)
 
-    def sample(
-        key: Key,
-        params: PyTree,
-        obs: Array,
-        temperature: ArrayLike = 1.0,
-        guide: Callable[[diffusion.Denoiser], diffusion.Denoiser] | None = None,
-    ) -> Array:
-        key_start, key_chain = jax.random.split(key)
-        x_T = prior_std * jax.random.normal(key_start, (*obs.shape[:-1], spec.action_dim))
+    def denoiser(params: PyTree, obs: Array, guide: Guide | None = None) -> diffusion.Denoiser:
         denoise = diffusion.denoiser(bind(params), config.kind, obs, c_noise=c_noise)
-        denoise = diffusion.clip(denoise if guide is None else guide(denoise))
+        return diffusion.clip(denoise if guide is None else guide(denoise))
+
+    def start(key: Key, batch_shape: tuple[int, ...]) -> Array:
+        return prior_std * jax.random.normal(key, (*batch_shape, spec.action_dim))
+
+    def sample(key: Key, params: PyTree, obs: Array, temperature: ArrayLike = 1.0, guide: Guide | None = None) -> Array:
+        key_start, key_chain = jax.random.split(key)
+        x_T, denoise = start(key_start, obs.shape[:-1]), denoiser(params, obs, guide)
         x0 = diffusion.sample(
             denoise, table, x_T, key_chain, temperature=temperature, grad_steps=config.grad_steps or None
         )
         return jnp.clip(x0, -1.0, 1.0)
 
-    return DiffusionPolicy(network.init, loss, imitate, sample)
+    return DiffusionPolicy(network.init, loss, imitate, sample, denoiser, table, start)

@@ -13,7 +13,7 @@ from quick_jit import quick_jit
 
 from jaxdiff.algorithms import ALGORITHMS
 from jaxdiff.algorithms.policy import PolicyConfig
-from jaxdiff.types import Algorithm, Spec, TrainState, Transition
+from jaxdiff.types import Algorithm, Rollout, Spec, TrainState, Transition
 
 SPEC = Spec("test", obs_dim=3, action_dim=2, max_episode_steps=10)
 BATCH = 8
@@ -29,7 +29,11 @@ class Entry(NamedTuple):
     act: Callable[..., Any]
     traces: list[None]  # one for each time `donating` was traced
 
-    def update(self, key: jax.Array, state: TrainState, batch: Transition) -> tuple[TrainState, dict[str, jax.Array]]:
+    def batch(self, seed: int = 0) -> Any:
+        """Transitions, or a rollout of as many for a method that learns from its own decisions."""
+        return make_batch(seed) if self.algorithm.decide is None else make_rollout(self, seed)
+
+    def update(self, key: jax.Array, state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         return self.donating(key, jax.tree.map(jnp.copy, state), batch)  # type: ignore[no-any-return]
 
 
@@ -69,13 +73,29 @@ def make_batch(seed: int = 0, size: int = BATCH) -> Transition:
     )
 
 
+def folded(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a batch as a rollout of two decisions; of one where it cannot be halved."""
+    steps = 2 if shape[0] % 2 == 0 else 1
+    return (steps, shape[0] // steps, *shape[1:])
+
+
+def make_rollout(entry: Entry, seed: int) -> Rollout:
+    """Two decisions in four environments; what they recorded is arbitrary."""
+    batch = jax.tree.map(lambda x: x.reshape(folded(x.shape)), make_batch(seed))
+    state = jax.eval_shape(entry.algorithm.init, jax.random.key(0), hparams_of(entry.module))
+    _, record = jax.eval_shape(entry.algorithm.decide, jax.random.key(0), state, batch.obs)
+    rng = np.random.default_rng(seed)
+    drawn = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), record)
+    return Rollout(batch, jnp.asarray(rng.integers(0, 2, size=batch.reward.shape), bool), drawn)
+
+
 @pytest.fixture(scope="module", params=list(ALGORITHMS))
 def entry(request: pytest.FixtureRequest) -> Entry:
     module = ALGORITHMS[request.param]
     algorithm = module.make(small_config(module), SPEC)
     traced: list[None] = []
 
-    def update(key: jax.Array, state: TrainState, batch: Transition) -> Any:
+    def update(key: jax.Array, state: TrainState, batch: Any) -> Any:
         traced.append(None)
         return algorithm.update(key, state, batch)
 
@@ -90,7 +110,7 @@ def start(entry: Entry) -> TrainState:
 
 @pytest.fixture(scope="module")
 def after(entry: Entry, start: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
-    return entry.update(jax.random.key(1), start, make_batch())
+    return entry.update(jax.random.key(1), start, entry.batch())
 
 
 def leaves_of(tree: Any) -> list[np.ndarray]:
@@ -156,25 +176,25 @@ def test_metrics_are_finite_float32_scalars(entry, after):
 def test_everything_stays_finite_over_many_updates(entry, start):
     state = start
     for k in range(30):
-        state, metrics = entry.update(jax.random.key(k), state, make_batch(k))
+        state, metrics = entry.update(jax.random.key(k), state, entry.batch(k))
     assert all(np.isfinite(leaf).all() for leaf in leaves_of((state.params, state.target_params, metrics)))
 
 
 def test_no_hyperparameter_seed_or_second_call_traces_again(entry, start):
     before = len(entry.traces)
-    state, _ = entry.update(jax.random.key(1), start, make_batch())
+    state, _ = entry.update(jax.random.key(1), start, entry.batch())
     traced = len(entry.traces)
     assert traced - before <= 1
     for name in (field.name for field in dataclasses.fields(entry.module.HParams)):
         changed = dataclasses.replace(state.hparams, **{name: np.float32(0.125)})
-        entry.update(jax.random.key(7), state.replace(hparams=changed), make_batch(1))
-    entry.update(jax.random.key(3), entry.init(jax.random.key(9), hparams_of(entry.module)), make_batch(2))
+        entry.update(jax.random.key(7), state.replace(hparams=changed), entry.batch(1))
+    entry.update(jax.random.key(3), entry.init(jax.random.key(9), hparams_of(entry.module)), entry.batch(2))
     assert len(entry.traces) == traced
 
 
 def test_zero_learning_rates_leave_the_parameters_alone(entry, start):
     still = start.replace(hparams=hparams_of(entry.module, **learning_rates(entry.module, 0.0)))
-    state, _ = entry.update(jax.random.key(1), still, make_batch())
+    state, _ = entry.update(jax.random.key(1), still, entry.batch())
     assert_same_bits(state.params, start.params)
 
 
@@ -185,11 +205,11 @@ def reads_key(function: Callable[..., Any], *args: Any) -> bool:
 
 
 def test_update_is_a_function_of_its_arguments(entry, start, after):
-    again = entry.update(jax.random.key(1), start, make_batch())
+    again = entry.update(jax.random.key(1), start, entry.batch())
     assert_same_bits(again, after)
-    other, _ = entry.update(jax.random.key(2), start, make_batch())
+    other, _ = entry.update(jax.random.key(2), start, entry.batch())
     pairs = zip(leaves_of(other.params), leaves_of(after[0].params), strict=True)
-    drawn = reads_key(entry.algorithm.update, start, make_batch())
+    drawn = reads_key(entry.algorithm.update, start, entry.batch())
     assert any((a != b).any() for a, b in pairs) == drawn
     assert drawn or not has_chain(entry.module)
 
@@ -203,13 +223,13 @@ def quick_eager() -> Iterator[None]:
 
 
 def test_jit_equals_eager(entry, start, after, quick_eager):
-    eager = entry.algorithm.update(jax.random.key(1), start, make_batch())
+    eager = entry.algorithm.update(jax.random.key(1), start, entry.batch())
     for a, b in zip(leaves_of(eager), leaves_of(after), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
 
 
 def test_lanes_under_vmap_equal_lone_runs(entry):
-    batches = [make_batch(k) for k in range(3)]
+    batches = [entry.batch(k) for k in range(3)]
     rates = [hparams_of(entry.module, **learning_rates(entry.module, 1e-3 * lane)) for lane in range(3)]
     starts = [entry.init(jax.random.key(lane), rate) for lane, rate in enumerate(rates)]
     singles = []
@@ -260,7 +280,7 @@ def test_no_array_stands_twice_in_a_new_state(entry):
 
 def test_a_state_can_be_donated(entry, start):
     state = jax.tree.map(jnp.copy, start)
-    entry.donating(jax.random.key(1), state, make_batch())
+    entry.donating(jax.random.key(1), state, entry.batch())
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves((state.params, state.target_params, state.opt_state)))
 
 
@@ -269,7 +289,12 @@ def test_a_state_can_be_donated(entry, start):
     [("obs", (BATCH, 4)), ("next_obs", (BATCH, 2)), ("action", (BATCH, 1)), ("reward", (BATCH, 1)), ("reward", (3,))],
 )
 def test_a_batch_of_another_shape_is_refused_with_the_shape(entry, start, field, shape):
-    batch = dataclasses.replace(make_batch(), **{field: jnp.zeros(shape)})
+    batch = entry.batch()
+    if isinstance(batch, Rollout):
+        inner = dataclasses.replace(batch.batch, **{field: jnp.zeros(folded(shape))})
+        batch = dataclasses.replace(batch, batch=inner)
+    else:
+        batch = dataclasses.replace(batch, **{field: jnp.zeros(shape)})
     with pytest.raises(AssertionError, match=str(shape[0] if shape == (3,) else shape[-1])):
         entry.algorithm.update(jax.random.key(0), start, batch)
 
