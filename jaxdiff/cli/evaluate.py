@@ -21,10 +21,12 @@ import numpy as np
 
 from jaxdiff import sweep
 from jaxdiff.cli import config as configs
+from jaxdiff.cli.loops import make_loop
 from jaxdiff.cli.pack import make_evaluation
 from jaxdiff.cli.restore import apply_settings, parse_settings, restore
 from jaxdiff.cli.run import use_all_cores, use_compilation_cache
 from jaxdiff.cli.scores import PackScores, settings, summary, sweep_points, table
+from jaxdiff.cli.settings import is_online
 from jaxdiff.cli.task import Task, make_algorithm, make_env
 from jaxdiff.envs import HostEnv
 from jaxdiff.evaluate import normalised_scores
@@ -107,19 +109,22 @@ def evaluate_pack(request: Request, plan: Mapping[str, Any], known: Mapping[str,
     as_trained = {**plan["config"], "env": request.env or plan["config"]["env"], "eval_episodes": request.episodes}
     config = {**apply_settings(as_trained, request.overrides), "record_episodes": 0}
     env = make_env(config)
-    if request.env is not None and plan["config"]["env"] == known["env"]:  # then run.json describes this pack's data
+    described = known["dataset"] is not None and plan["config"]["env"] == known["env"]
+    if request.env is not None and described:  # then run.json describes this pack's data
         _check_sizes(env.spec, known["dataset"])
     saved = plan["obs_statistics"]
     statistics = None if saved is None else (np.asarray(saved[0], np.float32), np.asarray(saved[1], np.float32))
     task = Task(make_algorithm(config, env.spec, statistics), env, None, None, statistics)
+    # What an online lane has lived through is part of its checkpoint.
+    lived_in = make_env(plan["config"]) if is_online(plan["config"]) else env
     with Checkpoints(request.run.pack(plan["id"]).checkpoints) as checkpoints:
         lanes, step = restore(
             checkpoints,
             plan,
             request.checkpoint,
             num_devices=int(known["device_count"]),
-            trained=make_algorithm(as_trained, env.spec, statistics),
-            acting=task.algorithm,
+            trained=make_loop(as_trained, make_algorithm(as_trained, env.spec, statistics), lived_in).init,
+            acting=make_loop(as_trained, task.algorithm, lived_in).init,
             overrides=request.overrides,
         )
     count = len(plan["members"])

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
-import functools
 import time
 from typing import Any
 
@@ -11,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import envs, evaluate, sweep, train
+from jaxdiff.cli.loops import make_loop
 from jaxdiff.cli.settings import make_settings
 from jaxdiff.cli.task import Task
+from jaxdiff.cli.warm_start import start_from
 from jaxdiff.io import checkpoint, files, metrics, runs
 from jaxdiff.types import PyTree
 
@@ -43,8 +44,9 @@ def fresh_lanes(task: Task, members: Sequence[sweep.Member], mode: str) -> train
     filled = [*members, *[members[-1]] * (padded - len(members))]
     hparams = sweep.stack([_as_float32(make_settings(member.config)[1]) for member in filled])
     seeds = np.asarray([member.seed for member in filled], np.int32)
-    init = jax.jit(jax.vmap(functools.partial(train.init_lane, task.algorithm)))
-    return sweep.place(init(hparams, seeds), mode)
+    init = jax.jit(jax.vmap(make_loop(members[0].config, task.algorithm, task.env).init))
+    lanes = start_from(init(hparams, seeds), members[0].config, [member.seed for member in filled])
+    return sweep.place(lanes, mode)
 
 
 def _as_float32(hparams: Any) -> Any:
@@ -55,7 +57,8 @@ def make_programs(task: Task, members: Sequence[sweep.Member], mode: str) -> Pro
     """Compiles the update loop for a pack under one lane mode."""
     lanes = fresh_lanes(task, members, mode)
     dataset = sweep.replicate(task.dataset, mode)
-    chunk = sweep.over_lanes(train.make_chunk(task.algorithm, int(members[0].config["batch_size"])), mode, donate=True)
+    loop = make_loop(members[0].config, task.algorithm, task.env)
+    chunk = sweep.over_lanes(loop.chunk, mode, donate=True)
     programs = Programs(mode, chunk, lanes, dataset, 0.0)
     start = time.perf_counter()
     programs.run(0)  # compiles, changes nothing: the number of updates is traced

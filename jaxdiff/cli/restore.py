@@ -1,6 +1,6 @@
 """Saved policies back in memory: a pack's checkpoint, acting as trained or by other settings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +11,9 @@ from jaxdiff.cli import config as configs
 from jaxdiff.cli.overrides import apply_overrides, from_json
 from jaxdiff.cli.settings import make_settings
 from jaxdiff.io.checkpoint import Checkpoints
-from jaxdiff.types import Algorithm, PyTree
+from jaxdiff.types import PyTree
+
+Init = Callable[[Any, Any], train.Lane]  # (hparams, seed) -> a lane before its first update
 
 INSTEAD = {"env": "use --env=NAME", "eval_episodes": "use --episodes=N", "seed": "use --seed=N"}
 
@@ -57,8 +59,8 @@ def restore(
     wanted: str,
     *,
     num_devices: int,
-    trained: Algorithm,
-    acting: Algorithm,
+    trained: Init,
+    acting: Init,
     overrides: Mapping[str, Any],
 ) -> tuple[train.Lane, int]:
     """The lanes of a checkpoint, with the hyperparameters to act by.
@@ -68,8 +70,8 @@ def restore(
       plan: the pack's pack.json.
       wanted: last, best, or a step.
       num_devices: where the pack was trained: sharded lanes were padded to a multiple of it.
-      trained: the algorithm as it was trained.
-      acting: the algorithm that will act.
+      trained: the start of a lane as it was trained, see `Loop`.
+      acting: the start of a lane of the algorithm that will act.
       overrides: dotted keys; those of hparams.* replace the numbers in the state.
 
     Returns:
@@ -93,9 +95,9 @@ def _stacked_hparams(member_configs: Sequence[Mapping[str, Any]]) -> Any:
     return sweep.stack([jax.tree.map(np.float32, make_settings(config)[1]) for config in member_configs])
 
 
-def _lane_shapes(algorithm: Algorithm, member_configs: Sequence[Mapping[str, Any]]) -> Any:
+def _lane_shapes(init: Init, member_configs: Sequence[Mapping[str, Any]]) -> Any:
     hparams, seeds = _stacked_hparams(member_configs), np.zeros(len(member_configs), np.int32)
-    return jax.eval_shape(jax.vmap(lambda h, seed: train.init_lane(algorithm, h, seed)), hparams, seeds)
+    return jax.eval_shape(jax.vmap(init), hparams, seeds)
 
 
 def _check_same_parameters(trained: PyTree, wanted: PyTree, overrides: Mapping[str, Any]) -> None:

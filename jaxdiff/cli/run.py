@@ -20,6 +20,7 @@ from jaxdiff import sweep as sweeps
 from jaxdiff.cli import config as configs
 from jaxdiff.cli.overrides import from_json
 from jaxdiff.cli.plan import MAX_LANES, Plan, make_plan
+from jaxdiff.cli.pretrained import check_seeds, inherit
 from jaxdiff.cli.study import product_of
 from jaxdiff.io import files, stamp
 from jaxdiff.io.runs import RunDir
@@ -71,10 +72,12 @@ def _run_command(name: str, argv: list[str]) -> int:
     if name == "sweep" and not parsed.sweep:
         raise ValueError(f"--sweep is missing; {parsed.config_path.name} has: {', '.join(known) or 'no sweeps'}.")
     points = product_of([known[study]() for study in parsed.sweep])
+    config = inherit(parsed.config, parsed.overrides)
     workdir = parsed.workdir or default_workdir(parsed.config_path.stem, parsed.sweep)
-    plan = make_plan([name, *argv], parsed.config, ",".join(parsed.sweep) or None, points, workdir, parsed.lanes,
+    plan = make_plan([name, *argv], config, ",".join(parsed.sweep) or None, points, workdir, parsed.lanes,
                      max_lanes=flag_values.max_lanes, tensorboard=flag_values.tensorboard,
                      wandb_project=flag_values.wandb_project)  # fmt: skip
+    check_seeds(plan.config, [member.seed for pack in plan.packs for member in pack.members])
     use_all_cores(parsed.lanes)
     use_compilation_cache()
     if parsed.dry_run:
@@ -164,7 +167,10 @@ def _first_task(plan: Plan, run: RunDir) -> _Tasks:
 
 def _check_same_data(folder: Path, info: Any) -> None:
     """Raises ValueError unless the data are those of the run in `folder`."""
-    there = stamp.read_stamp(folder)["dataset"]["sha256"]
+    known = stamp.read_stamp(folder)["dataset"]
+    if info is None or known is None:  # online runs have none
+        return
+    there = known["sha256"]
     if info.sha256 != there:
         raise ValueError(
             f"dataset {info.path} has changed since {folder}: its content hashes to {info.sha256[:16]} now and to "

@@ -16,12 +16,20 @@ OLDER_RUNS: Mapping[str, Any] = {
     "reward_transform": "none",
     "history": 1,
     "action_chunk": 1,
+    "online": {"num_envs": 0},
+    "init_from": "",
+    "init_setting": "",
 }
 
 
 def setting(config: Mapping[str, Any], key: str) -> Any:
     """config[key]; in a run's config from before the setting existed, what was done then."""
     return config[key] if key in config or key not in OLDER_RUNS else OLDER_RUNS[key]
+
+
+def is_online(config: Mapping[str, Any]) -> bool:
+    """Whether a config's members act in environments while they train, and need no dataset."""
+    return int(setting(config, "online")["num_envs"]) > 0
 
 
 def algorithm_module(name: str) -> Any:
@@ -54,6 +62,16 @@ def base_config(algorithm: str) -> ConfigDict:
             "env_backend": "spring",  # brax tasks only: spring, positional, generalized or mjx
             "dataset": "pointmaze-umaze",  # a file, or a name of `jaxdiff data list`
             "normalise_obs": False,  # centre and scale observations by the dataset's statistics
+            # Loops that act: environments side by side (0: offline, on the dataset) and their sizes, see jaxdiff.train.
+            "online": {
+                "num_envs": 0,
+                "updates_per_step": 1,  # with replay: updates per step of all environments
+                "replay_capacity": 100_000,
+                "warmup": 1000,  # transitions of random actions before the first update
+                "rollout_length": 64,  # on-policy: decisions of each environment per update
+            },
+            "init_from": "",  # run folder whose trained networks a run starts from, seed by seed
+            "init_setting": "",  # which of its settings, by label, where it has several
             "reward_transform": "none",  # of the dataset, one of REWARD_TRANSFORMS, before any scaling
             "reward_scale": 1.0,  # multiplies the dataset's rewards; evaluation reports the task's own
             "normalise_reward": False,  # scale rewards so that the largest discounted return in the data is 10
@@ -93,7 +111,15 @@ def _carry_over(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any
 
 
 def check_sizes(config: Mapping[str, Any]) -> None:
-    """Raises ValueError unless the loop's sizes are positive and the seed fits 31 bits."""
+    """Raises ValueError unless the loop's sizes are positive, the seed fits 31 bits, and data have a use."""
+    if is_online(config) and config["dataset"]:
+        raise ValueError(
+            f"config.dataset={config['dataset']!r} has no use while config.online.num_envs="
+            f"{config['online']['num_envs']}: members learn from what they live through. Give --config.dataset= "
+            "without a name; trained networks to start from are --config.init_from=RUN."
+        )
+    if not is_online(config) and not config["dataset"]:
+        raise ValueError("config.dataset is empty; give a file or a name, or act online: --config.online.num_envs=8.")
     for name in (
         "batch_size",
         "num_updates",

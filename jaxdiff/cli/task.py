@@ -8,11 +8,13 @@ import jax
 import numpy as np
 
 from jaxdiff import data, envs
-from jaxdiff.algorithms.normalise import normalise_obs, obs_statistics
+from jaxdiff.algorithms.normalise import normalise_obs, normalise_obs_running, obs_statistics
 from jaxdiff.algorithms.windows import windowed
+from jaxdiff.cli import pretrained
 from jaxdiff.cli.data import ensure
+from jaxdiff.cli.loops import make_loop
 from jaxdiff.cli.rewards import reward_transform, transform_rewards
-from jaxdiff.cli.settings import algorithm_module, make_settings, setting
+from jaxdiff.cli.settings import algorithm_module, is_online, make_settings, setting
 from jaxdiff.types import Algorithm, Env, Spec
 
 # Not the member's own discount factor: lanes that sweep it share one dataset.
@@ -25,7 +27,7 @@ class Task:
 
     algorithm: Algorithm
     env: Env | envs.HostEnv
-    dataset: data.Dataset | None  # None: only acting is wanted
+    dataset: data.Dataset | None  # None: only acting is wanted, or training is online
     info: data.DatasetInfo | None
     statistics: tuple[np.ndarray, np.ndarray] | None  # mean and deviation of the observations, where normalised
 
@@ -81,11 +83,13 @@ def discounted_returns(dataset: data.Dataset, discount_factor: float) -> np.ndar
 def make_algorithm(
     config: Mapping[str, Any], spec: Spec, statistics: tuple[np.ndarray, np.ndarray] | None
 ) -> Algorithm:
-    """The config's algorithm for a task, on normalised observations if statistics are given."""
+    """The config's algorithm for a task, on observations normalised by the statistics, or by running ones online."""
     model, _ = make_settings(config)
     window = data.Window(setting(config, "history"), setting(config, "action_chunk"))
     algorithm = windowed(algorithm_module(config["algorithm"]).make, model, spec, window)
-    return algorithm if statistics is None else normalise_obs(algorithm, *statistics)
+    if statistics is not None:
+        return normalise_obs(algorithm, *statistics)
+    return normalise_obs_running(algorithm, spec) if config["normalise_obs"] and is_online(config) else algorithm
 
 
 def make_task(config: Mapping[str, Any]) -> Task:
@@ -97,9 +101,14 @@ def make_task(config: Mapping[str, Any]) -> Task:
     """
     make_settings(config)  # a mistyped setting is an error before any data are read
     env = make_env(config)
+    saved = pretrained.statistics(config)
+    make_loop(config, make_algorithm(config, env.spec, saved), env)  # its sizes are checked here
+    if is_online(config):
+        return Task(make_algorithm(config, env.spec, saved), env, None, None, saved)
     dataset, info = load_dataset(config)
     check_fit(env.spec, info)
     statistics = obs_statistics(np.asarray(dataset.transitions.obs)) if config["normalise_obs"] else None
+    statistics = statistics if saved is None else saved  # those that the weights to start from were trained with
     return Task(make_algorithm(config, env.spec, statistics), env, jax.device_put(dataset), info, statistics)
 
 

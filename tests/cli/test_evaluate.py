@@ -132,11 +132,12 @@ def test_lanes_padded_for_two_devices_are_restored_on_one(tmp_path):
     config = {"algorithm": "diffusion_bc", "model": {}, "hparams": {"lr": 0.5}}
     plan = {"id": "pack", "lanes": "shard", "members": [{"config": config}] * 3}
     hparams = jax.tree.map(lambda x: jnp.full(4, x, jnp.float32), diffusion_bc.HParams(lr=0.5))
-    lanes = jax.vmap(functools.partial(train.init_lane, algorithm))(hparams, np.array([5, 6, 7, 7]))
+    start = functools.partial(train.init_lane, algorithm)
+    lanes = jax.vmap(start)(hparams, np.array([5, 6, 7, 7]))
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(10, lanes)
         found, step = restore(
-            checkpoints, plan, "best", num_devices=2, trained=algorithm, acting=algorithm, overrides={"hparams.lr": 2.0}
+            checkpoints, plan, "best", num_devices=2, trained=start, acting=start, overrides={"hparams.lr": 2.0}
         )
     assert step == 10  # no score was saved, so the newest is the best
     np.testing.assert_array_equal(jax.random.key_data(found.key), jax.random.key_data(lanes.key))
