@@ -32,6 +32,7 @@ def get_config(preset: str = "default") -> ConfigDict:
     config.reward_transform = "iql_locomotion"
     config.model.policy.network = "ln_resnet"
     config.model.policy.time_dim = 64
+    config.model.policy.clip = "sample"  # [code] the noisy action is clipped in every step
     config.num_updates = 3_000_000
     # Printed: batches of 1024 for the policy and 256 for the critics, 128 candidates (32 in AntMaze).
     config.batch_size, config.model.num_candidates = (1024, 128) if preset == "paper" else (512, 64)

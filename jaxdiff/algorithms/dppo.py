@@ -103,6 +103,8 @@ def _check(config: Config) -> int:
     calls = config.policy.num_steps
     if not 0 <= config.num_finetuned <= calls:
         raise ValueError(f"num_finetuned={config.num_finetuned}; allowed: 0 (all) to num_steps={calls}.")
+    if config.policy.clip != "prediction":
+        raise ValueError(f"clip={config.policy.clip!r} leaves no Gaussian steps; use clip='prediction'.")
     if config.ratio not in RATIOS:
         raise ValueError(f"ratio={config.ratio!r}; allowed: {', '.join(RATIOS)}.")
     return config.num_finetuned or calls

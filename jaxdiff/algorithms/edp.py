@@ -16,7 +16,9 @@ Online policy and online critics act [code]. Order: critic and policy from the s
 guide sees the critics before their step), V, policy, critic for iql [code]. The paper's text, as far as we know it,
 leaves open which critic normalises td3 and how old the critics are: both are the code's here, and Diffusion-QL's with
 `cross_normaliser` and `updated_critic`. Left out: the code's learned standard deviation in place of 1, its clipping of
-data actions at 0.999 and of each critic's gradient by itself, and kernels drawn from lecun_normal.
+data actions at 0.999 and of each critic's gradient by itself, and kernels drawn from lecun_normal. The code clips the
+noise prediction by the level of the floored index, here x0_hat is clipped at the level itself; and networks here have
+Diffusion-QL's time embedding, [sin, cos] with frequencies over half - 1.
 
 Reference: Kang et al. 2023, arXiv:2305.20081; details that only its code shows are marked [code].
 """

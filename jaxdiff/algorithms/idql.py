@@ -14,8 +14,9 @@ what any order with V before Q gives.
 
 From the code alone: the averaged policy and the target critics act, and the noise of a sampling step has the variance
 beta (`ddpm_large`). Different here from the code: the loss is a mean and not a sum over an action's numbers, a factor
-that Adam divides out; sampling clips the clean prediction in every step and not the noisy action; critics and policy
-share batches and step together, where the code's critics take 256 of 512 transitions and step half as often.
+that Adam divides out; sampling clips the clean prediction in every step, or the noisy action, as there, with
+`policy.clip="sample"` (the presets `paper` and `code`); critics and policy share batches and step together, where the
+code's critics take 256 of 512 transitions and step half as often.
 
 Reference: Hansen-Estruch et al. 2023, arXiv:2304.10573; softmax: Chen et al. 2023, arXiv:2209.14548 (SfBC).
 Details that only the released code shows are marked [code].

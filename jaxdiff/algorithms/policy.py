@@ -14,6 +14,8 @@ from jaxdiff.networks import ACTIVATIONS, BIASES, NETWORKS, SEQUENCE_NETWORKS
 from jaxdiff.suggest import unknown_name
 from jaxdiff.types import Array, Key, PyTree, Spec
 
+CLIPS = ("prediction", "sample")  # the clean prediction, or the noisy action that a step leads to
+
 
 @dataclasses.dataclass(frozen=True)
 class PolicyConfig:
@@ -34,6 +36,8 @@ class PolicyConfig:
     t_end: float = 0.0  # where they end, in [0, 1); 0: clean data
     num_steps: int = 5  # network calls per action
     grad_steps: int = 0  # differentiate the chain through its last calls only; 0: all
+    remat: bool = False  # recompute each call in the backward pass: memory for time, in chains of 50 calls and more
+    clip: str = "prediction"  # what every sampling step keeps in [-1, 1], one of CLIPS
 
 
 Guide = Callable[[diffusion.Denoiser], diffusion.Denoiser]
@@ -69,6 +73,7 @@ def _check(config: PolicyConfig) -> None:
         "kind": (config.kind, diffusion.PARAMETERISATIONS),
         "sampler": (config.sampler, diffusion.SOLVERS),
         "spacing": (config.spacing, diffusion.GRIDS),
+        "clip": (config.clip, CLIPS),
     }
     for field, (value, registry) in known.items():
         if value not in registry:
@@ -134,6 +139,12 @@ def make_schedule(config: PolicyConfig) -> diffusion.Schedule:
     return factory()
 
 
+def _clip_sample(x: Array, level: diffusion.Level, noise: Array) -> Array:
+    """A chain's state in [-1, 1], but for the noise that it starts from."""
+    del noise
+    return jnp.where(level.t < 1.0, jnp.clip(x, -1.0, 1.0), x)
+
+
 def make_policy(config: PolicyConfig, spec: Spec) -> DiffusionPolicy:
     """Builds the policy's functions; every name and number is checked here, before anything is traced.
 
@@ -189,7 +200,8 @@ def make_policy(config: PolicyConfig, spec: Spec) -> DiffusionPolicy:
 
     def denoiser(params: PyTree, obs: Array, guide: Guide | None = None) -> diffusion.Denoiser:
         denoise = diffusion.denoiser(bind(params), config.kind, obs, c_noise=c_noise)
-        return diffusion.clip(denoise if guide is None else guide(denoise))
+        denoise = denoise if guide is None else guide(denoise)
+        return diffusion.clip(denoise) if config.clip == "prediction" else denoise
 
     def start(key: Key, batch_shape: tuple[int, ...]) -> Array:
         return prior_std * jax.random.normal(key, (*batch_shape, spec.action_dim))
@@ -198,7 +210,14 @@ def make_policy(config: PolicyConfig, spec: Spec) -> DiffusionPolicy:
         key_start, key_chain = jax.random.split(key)
         x_T, denoise = start(key_start, obs.shape[:-1]), denoiser(params, obs, guide)
         x0 = diffusion.sample(
-            denoise, table, x_T, key_chain, temperature=temperature, grad_steps=config.grad_steps or None
+            denoise,
+            table,
+            x_T,
+            key_chain,
+            temperature=temperature,
+            grad_steps=config.grad_steps or None,
+            remat=config.remat,
+            project=None if config.clip == "prediction" else _clip_sample,
         )
         return jnp.clip(x0, -1.0, 1.0)
 

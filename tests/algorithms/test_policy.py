@@ -18,7 +18,9 @@ SPEC = Spec("test", obs_dim=3, action_dim=2, max_episode_steps=10)
 OBS = np.array([0.4, -0.8, 1.2], np.float32)
 
 
-def diffusion_ql_chain(params: Any, rng: np.random.Generator, count: int, num_steps: int, time_dim: int) -> np.ndarray:
+def diffusion_ql_chain(
+    params: Any, rng: np.random.Generator, count: int, num_steps: int, time_dim: int, clip: str = "prediction"
+) -> np.ndarray:
     """The sampler of Diffusion-QL in float64: betas of the vp schedule, clipped x0, posterior mean and variance."""
     i = np.arange(1, num_steps + 1)
     betas = 1.0 - np.exp(-0.1 / num_steps - 0.5 * (10.0 - 0.1) * (2 * i - 1) / num_steps**2)
@@ -28,17 +30,23 @@ def diffusion_ql_chain(params: Any, rng: np.random.Generator, count: int, num_st
     cond = np.broadcast_to(OBS.astype(np.float64), (count, SPEC.obs_dim))
     for t in reversed(range(num_steps)):
         eps = noise_model(params, x, float(t), cond, time_dim)
-        x0 = np.clip((x - np.sqrt(1.0 - alpha_bar[t]) * eps) / np.sqrt(alpha_bar[t]), -1.0, 1.0)
+        x0 = (x - np.sqrt(1.0 - alpha_bar[t]) * eps) / np.sqrt(alpha_bar[t])
+        x0 = np.clip(x0, -1.0, 1.0) if clip == "prediction" else x0
         mean = betas[t] * np.sqrt(before[t]) / (1.0 - alpha_bar[t]) * x0
         mean += (1.0 - before[t]) * np.sqrt(1.0 - betas[t]) / (1.0 - alpha_bar[t]) * x
         variance = betas[t] * (1.0 - before[t]) / (1.0 - alpha_bar[t])
         x = mean + np.sqrt(variance) * rng.standard_normal(x.shape) * (t > 0)
+        x = np.clip(x, -1.0, 1.0) if clip == "sample" else x
     return np.clip(x, -1.0, 1.0)
 
 
-def test_samples_are_distributed_as_diffusion_qls_chain():
-    """Means, spreads and the share of clipped actions of twenty thousand samples, noise drawn independently."""
-    config = PolicyConfig(hidden=(16,))
+@pytest.mark.parametrize("clip", ["prediction", "sample"])
+def test_samples_are_distributed_as_diffusion_qls_chain(clip):
+    """Means, spreads and the share of clipped actions of twenty thousand samples, noise drawn independently.
+
+    With "sample" the noisy action is clipped after every step, as IDQL's code does, and not the noise it starts from.
+    """
+    config = PolicyConfig(hidden=(16,), clip=clip)
     policy = make_policy(config, SPEC)
     params = params_of(policy, 2)
     # A network that heeds the step index, so that an index off by one is another distribution.
@@ -48,7 +56,7 @@ def test_samples_are_distributed_as_diffusion_qls_chain():
     found = np.asarray(
         quick_jit(policy.sample)(jax.random.key(0), params, jnp.broadcast_to(OBS, (count, 3))), np.float64
     )
-    wanted = diffusion_ql_chain(params, np.random.default_rng(0), count, config.num_steps, config.time_dim)
+    wanted = diffusion_ql_chain(params, np.random.default_rng(0), count, config.num_steps, config.time_dim, clip)
     assert (np.abs(wanted) < 1.0).mean() > 0.05  # clipping has not swallowed everything
     error = 4.5 * np.sqrt(2.0 / count)
     np.testing.assert_allclose(found.mean(axis=0), wanted.mean(axis=0), atol=error)
@@ -56,6 +64,20 @@ def test_samples_are_distributed_as_diffusion_qls_chain():
     np.testing.assert_allclose((found[:, 0] * found[:, 1]).mean(), (wanted[:, 0] * wanted[:, 1]).mean(), atol=error)
     for edge in (-1.0, -0.5, 0.0, 0.5, 0.999):
         np.testing.assert_allclose((found <= edge).mean(axis=0), (wanted <= edge).mean(axis=0), atol=error)
+
+
+def test_remat_changes_the_memory_and_not_the_gradient():
+    def gradient(remat: bool) -> Any:
+        policy = make_policy(PolicyConfig(hidden=(8,), num_levels=3, num_steps=3, remat=remat), SPEC)
+
+        def total(params: Any) -> Any:
+            return jnp.sum(policy.sample(jax.random.key(0), params, OBS))
+
+        assert ("remat" in str(jax.make_jaxpr(total)(params_of(policy, 2)))) == remat
+        return quick_jit(jax.grad(total))(params_of(policy, 2))
+
+    for a, b in zip(jax.tree.leaves(gradient(True)), jax.tree.leaves(gradient(False)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
 def test_loss_of_a_constant_answer_is_the_expected_squared_distance_to_the_noise():
