@@ -15,3 +15,9 @@ def test_nothing_is_offered_when_nothing_is_near():
 def test_the_error_says_what_was_asked_for():
     with pytest.raises(KeyError, match=r"unknown sampler 'ddmp'; did you mean 'ddpm'\? known: ddim, ddpm\."):
         raise unknown_name("sampler", "ddmp", ["ddpm", "ddim"])
+
+
+def test_of_very_many_names_the_nearest_are_listed():
+    message = did_you_mean("name7x", [f"name{i}" for i in range(100)])
+    assert message.startswith("did you mean 'name7'? known, of 100 the nearest: ")
+    assert message.count(",") == 10

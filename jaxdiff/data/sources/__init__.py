@@ -126,6 +126,6 @@ def require_file(path: pathlib.Path) -> None:
     if not path.exists():
         folder = path.parent
         siblings = [p.name for p in folder.iterdir() if p.suffix in READABLE] if folder.is_dir() else []
-        hint = did_you_mean(path.name, siblings[:20]).rstrip(".") if siblings else f"{folder} holds no dataset"
+        hint = did_you_mean(path.name, siblings).rstrip(".") if siblings else f"{folder} holds no dataset"
         # With errno and name it prints like the system's own, and tools can read error.filename.
         raise FileNotFoundError(errno.ENOENT, f"no such file, {hint}", str(path))
