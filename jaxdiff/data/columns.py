@@ -57,9 +57,12 @@ def check(arrays: Mapping[str, np.ndarray], source: str, *, action_limit: float 
       action_limit: actions are stored in [-action_limit, action_limit] and divided by it.
 
     Raises:
-      ValueError: a missing key, a wrong shape or type, NaN or inf, fewer than 2 rows, actions out of range.
+      ValueError: a missing key, a wrong shape or type, NaN or inf, fewer than 2 rows, actions out of range; a limit
+        that is not positive and finite.
     """
     require(arrays, source)
+    if not 0.0 < action_limit < np.inf:
+        raise ValueError(f"action_limit={action_limit}; it must be positive and finite: the task's largest action.")
     obs = _floats(arrays["observations"], "observations", source)
     if obs.ndim not in (2, 3):
         raise ValueError(f"{source}: observations has shape {obs.shape}; it must be (N, O), or (N, A, O) with agents.")
@@ -121,7 +124,10 @@ def to_dataset(
         next_obs, keep = np.roll(columns.obs, -1, axis=0), ~truncated
         keep[-1] = False
     if not keep.any():
-        raise ValueError(f"{source}: every row is a time limit, no transition is left; check 'timeouts'.")
+        raise ValueError(
+            f"{source}: no transition is left of {len(keep)} rows: each is a time limit or the file's last, and has no "
+            "next observation; check 'timeouts'."
+        )
     episode = episode[keep]
     episode = np.concatenate([[0], np.cumsum(np.diff(episode) != 0)]).astype(np.int32)
     transitions = Transition(

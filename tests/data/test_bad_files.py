@@ -6,6 +6,7 @@ import pytest
 from synthetic_d4rl import random_arrays
 
 from jaxdiff.data import load
+from jaxdiff.data.sources import load_columns
 
 
 def with_value(array, index, value):
@@ -42,7 +43,8 @@ BAD_ARRAYS = {
     "text": ({"rewards": np.array([b"x"] * 60)}, r"rewards has type .*numbers are needed"),
     "flags": ({"terminals": BASE["rewards"]}, r"terminals must be booleans, or numbers 0 and 1"),
     "no end": ({"timeouts": None}, r"no 'timeouts'.*pass max_episode_steps.*jaxdiff data import"),
-    "all ends": ({"timeouts": np.ones(60, bool)}, r"every row is a time limit"),
+    "all ends": ({"timeouts": np.ones(60, bool)}, r"no transition is left of 60 rows: each is a time limit or the"),
+    "scalar": ({"rewards": np.float32(1.0)}, r"rewards has shape \(1,\), observations have 60 rows"),
 }
 
 
@@ -138,3 +140,41 @@ def test_a_folder_is_refused(tmp_path):
 def test_an_unknown_format_is_offered_the_known_ones(save, arrays):
     with pytest.raises(KeyError, match="unknown dataset format 'd4lr'; did you mean 'd4rl'"):
         load(save(arrays), "d4lr")
+
+
+@pytest.mark.parametrize("limit", [0.0, -1.0, np.nan, np.inf])
+def test_an_action_limit_that_would_spoil_every_action_is_refused(save, arrays, limit):
+    with pytest.raises(ValueError, match=f"action_limit={limit}; it must be positive and finite"):
+        load_columns(save(arrays), action_limit=limit)
+
+
+def test_the_nearest_of_many_siblings_is_offered(save, arrays, tmp_path):
+    path = save(arrays, "zebra.hdf5")
+    for i in range(50):
+        (tmp_path / f"other{i:02}.hdf5").touch()
+    with pytest.raises(FileNotFoundError, match=r"did you mean 'zebra.hdf5'\? known, of 51 the nearest: ") as caught:
+        load(path.with_name("zebr.hdf5"))
+    assert len(str(caught.value)) < 400
+
+
+EPISODE = {"observations": (6, 4), "actions": (5, 2), "rewards": (5,), "terminations": (5,), "truncations": (5,)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"observations": (6, 3)}, r"observations of episode_1 have shape \(5, 3\), those of episode_0 \(5, 4\)"),
+        ({"actions": (5, 1)}, r"actions of episode_1 have shape \(5, 1\), those of episode_0 \(5, 2\)"),
+        ({"rewards": (4,)}, r"episode_1 has rewards of shape \(4,\) for 5 actions; one each is needed"),
+        ({"truncations": (5, 2)}, r"episode_1 has truncations of shape \(5, 2\) for 5 actions"),
+    ],
+)
+def test_minari_episodes_that_do_not_fit_together_are_named(tmp_path, changes, message):
+    path = tmp_path / "main_data.hdf5"
+    with h5py.File(path, "w") as file:
+        for name, shapes in {"episode_0": EPISODE, "episode_1": {**EPISODE, **changes}}.items():
+            for key, shape in shapes.items():
+                file[f"{name}/{key}"] = np.zeros(shape)
+    with pytest.raises(ValueError, match=message) as caught:
+        load(path)
+    assert str(caught.value).startswith(str(path))

@@ -36,6 +36,13 @@ def read(path: pathlib.Path) -> Mapping[str, np.ndarray]:
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path}: truncated or damaged HDF5 ({reason}); fetch or make it again.") from error
+    for name, episode in zip(names, episodes, strict=True):
+        for key, first in episodes[0].items():
+            if episode[key].shape[1:] != first.shape[1:]:
+                raise ValueError(
+                    f"{path}: {key} of {name} have shape {episode[key].shape}, those of {names[0]} {first.shape}; all "
+                    "episodes must have the same sizes."
+                )
     return {name: np.concatenate([episode[name] for episode in episodes]) for name in episodes[0]}
 
 
@@ -76,6 +83,9 @@ def _episode(group: Any, source: str) -> dict[str, np.ndarray]:
     num_steps = len(action)
     if len(obs) != num_steps + 1 or num_steps == 0:
         raise ValueError(f"{source} has {len(obs)} observations for {num_steps} actions; there must be one more.")
+    for name, array in zip(STEPS[1:], (reward, terminated, truncated), strict=True):
+        if array.size != num_steps:
+            raise ValueError(f"{source} has {name} of shape {array.shape} for {num_steps} actions; one each is needed.")
     truncated = truncated.astype(bool).reshape(num_steps)
     terminated = terminated.astype(bool).reshape(num_steps)
     truncated[-1] |= not terminated[-1]
