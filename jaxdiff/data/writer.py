@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import errno
+import io
 import os
 import pathlib
 import tempfile
@@ -16,27 +18,51 @@ CHUNK_ROWS = 16384
 GZIP_LEVEL = 4
 
 
-def write(path: pathlib.Path, columns: Columns, origin: Origin, *, max_episode_steps: int | None = None) -> Card:
+def write(
+    path: pathlib.Path,
+    columns: Columns,
+    origin: Origin,
+    *,
+    max_episode_steps: int | None = None,
+    source: str | None = None,
+) -> Card:
     """Writes `path` (HDF5 of the D4RL schema) and `<path>.json`, replacing older ones.
 
-    `timeouts` are always written: without them in `columns`, max_episode_steps tells where episodes end.
+    `timeouts` are always written: without them in `columns`, max_episode_steps tells where episodes end. An error about
+    the rows names `source`, where they came from, if it is given.
 
     Raises:
-      ValueError: `path` does not end in .hdf5 or .h5; no way to tell where episodes end; no transition in the rows.
+      ValueError: `path` does not end in .hdf5 or .h5; no way to tell where episodes end; no transition in the rows; an
+        origin that JSON cannot hold. Nothing was written.
+      OSError: the disk is full, or the folder is not writable; it names the file, and the previous one is still there.
     """
     require_hdf5_name(path)
-    truncated = time_limits(columns, str(path), max_episode_steps)
+    source = str(path) if source is None else source
+    truncated = time_limits(columns, source, max_episode_steps)
     columns = columns._replace(truncated=truncated)
-    num_transitions = to_dataset(columns, str(path)).num_transitions
-    returns = episode_returns(columns, truncated)
+    num_transitions = to_dataset(columns, source).num_transitions
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomically(path, lambda temporary: _write_hdf5(temporary, {**columns.named(), **columns.extras}))
+    cards: list[Card] = []
+
+    def write_both(temporary: pathlib.Path) -> None:
+        _write_hdf5(temporary, {**columns.named(), **columns.extras})
+        cards.append(_card(columns, origin, file_sha256(temporary), num_transitions))
+        text = to_json(cards[0])
+        atomically(card_path(path), lambda card: card.write_text(text, encoding="utf-8"))
+
+    atomically(path, write_both)
+    return cards[0]
+
+
+def _card(columns: Columns, origin: Origin, sha256: str, num_transitions: int) -> Card:
+    """The card of rows whose ends are known, stored in a file of that hash."""
+    returns = episode_returns(columns, time_limits(columns, origin.name))
     mean = float(returns.mean()) if returns.size else None
     reference = origin.reference_scores
     fields = {field.name: getattr(origin, field.name) for field in dataclasses.fields(Origin)}
-    card = Card(
+    return Card(
         **fields,
-        sha256=file_sha256(path),
+        sha256=sha256,
         content_sha256=content_sha256(columns),
         num_rows=len(columns.obs),
         num_transitions=num_transitions,
@@ -49,8 +75,6 @@ def write(path: pathlib.Path, columns: Columns, origin: Origin, *, max_episode_s
         normalised_score=None if mean is None or reference is None else normalised_score(mean, reference),
         versions=versions(),
     )
-    atomically(card_path(path), lambda temporary: temporary.write_text(to_json(card), encoding="utf-8"))
-    return card
 
 
 def require_hdf5_name(path: pathlib.Path) -> None:
@@ -60,7 +84,11 @@ def require_hdf5_name(path: pathlib.Path) -> None:
 
 
 def atomically(path: pathlib.Path, write_to: Callable[[pathlib.Path], object]) -> None:
-    """Runs write_to(temporary file in the same folder), then moves the result to `path`."""
+    """Runs write_to(temporary file in the same folder), then moves the result to `path`.
+
+    Raises:
+      OSError: it names `path` where the system named no file, as for a full disk.
+    """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)
     temporary = pathlib.Path(name)
@@ -70,15 +98,23 @@ def atomically(path: pathlib.Path, write_to: Callable[[pathlib.Path], object]) -
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def _write_hdf5(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """No times, fixed chunks and compression: bytes depend on the arrays and the HDF5 and zlib versions only."""
+    """No times, fixed chunks and compression: bytes depend on the arrays and the HDF5 and zlib versions only.
+
+    Made in memory first: on a full disk HDF5 cannot close its file, and takes the process down.
+    """
     import h5py
 
-    with h5py.File(path, "w", track_order=False) as file:
+    content = io.BytesIO()
+    with h5py.File(content, "w", track_order=False) as file:
         for name, array in sorted(arrays.items()):
             chunks = (min(CHUNK_ROWS, len(array)), *array.shape[1:])
             file.create_dataset(
@@ -90,6 +126,7 @@ def _write_hdf5(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
                 shuffle=True,
                 track_times=False,
             )
+    path.write_bytes(content.getbuffer())
 
 
 def _umask() -> int:

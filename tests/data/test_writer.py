@@ -1,5 +1,7 @@
 """Written files read back exactly, come out the same twice, and their cards notice a change."""
 
+import dataclasses
+import errno
 import json
 import os
 import time
@@ -109,3 +111,21 @@ def test_a_failed_write_leaves_the_old_file_and_no_scraps(tmp_path, arrays, monk
 def test_only_hdf5_is_written(tmp_path, arrays):
     with pytest.raises(ValueError, match="written as HDF5; give a name that ends in .hdf5"):
         writer.write(tmp_path / "toy.npz", check(arrays, "memory"), ORIGIN)
+
+
+def test_what_no_card_can_hold_leaves_no_file(tmp_path, arrays):
+    origin = dataclasses.replace(ORIGIN, arguments={"noise": float("nan")})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        writer.write(tmp_path / "toy.hdf5", check(arrays, "memory"), origin)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_told_with_the_files_name(tmp_path, arrays, monkeypatch):
+    def fail(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left") as caught:
+        writer.write(tmp_path / "toy.hdf5", check(arrays, "memory"), ORIGIN)
+    assert caught.value.filename.startswith(str(tmp_path / "toy.hdf5"))
+    assert not list(tmp_path.iterdir())
