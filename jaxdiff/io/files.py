@@ -1,9 +1,11 @@
 """Whole files or none: every write goes to a temporary file beside its target and then takes the target's name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+import errno
 import json
 import os
 from pathlib import Path
+import tempfile
 from typing import Any, BinaryIO
 import zipfile
 
@@ -21,7 +23,8 @@ def write_atomic(path: str | os.PathLike[str], write: Callable[[BinaryIO], None]
       write: called once with an open binary file.
 
     Raises:
-      OSError: the disk is full, or the folder is not writable. The previous content of `path` is still there.
+      OSError: the disk is full, or the folder is not writable. The previous content of `path` is still there. The
+        error names `path` where the system named no file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,9 +35,36 @@ def write_atomic(path: str | os.PathLike[str], write: Callable[[BinaryIO], None]
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+def check_writable(folder: str | os.PathLike[str], advice: str) -> None:
+    """Tells before the work, rather than after it, that a folder cannot be written; leaves nothing behind.
+
+    Args:
+      folder: need not exist; then the nearest parent that does is tried.
+      advice: what to do about it, the end of the error.
+
+    Raises:
+      OSError: the folder, or a parent of it, is a file or takes no new files.
+    """
+    folder = Path(folder)
+    nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not nearest.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, f"is a file, where a folder is needed; {advice}", str(nearest))
+    try:
+        with tempfile.TemporaryFile(dir=nearest) as file:
+            file.write(b" ")
+    except OSError as error:
+        # Its own file name would be that of the temporary file.
+        reason = f"no file can be written there ({error.strerror}); {advice}"
+        raise OSError(error.errno or errno.EIO, reason, str(nearest)) from error
 
 
 def write_json_atomic(path: str | os.PathLike[str], value: Any) -> None:
@@ -87,6 +117,24 @@ def read_json(path: str | os.PathLike[str]) -> Any:
             f"{path} is not valid JSON ({error.msg} at line {error.lineno}, {len(text)} characters read): "
             "it was cut short or edited; delete it or restore a copy."
         ) from error
+
+
+def read_json_object(path: str | os.PathLike[str], keys: Iterable[str] = ()) -> dict[str, Any]:
+    """Reads a JSON file that holds an object with at least these keys.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the file is not whole JSON, not an object, or lacks a key.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds a JSON {type(value).__name__}, not an object: restore a copy, or move it away.")
+    missing = [key for key in keys if key not in value]
+    if missing:
+        raise ValueError(
+            f"{path} has no {', '.join(map(repr, missing))}: it was edited or is not jaxdiff's; restore a copy."
+        )
+    return value
 
 
 def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:

@@ -4,7 +4,7 @@ DIR/run.json, facts.json, report.html
 DIR/packs/<pack_id>/pack.json, train.npz, eval.npz, rollouts.npz, checkpoints/, done.json
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 import dataclasses
 import os
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxdiff.io import files
 
+PLAN = ("id", "lanes", "config", "members")  # what every pack.json has
 PACK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -189,15 +190,38 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     if not run_dir.run_json.is_file():
         raise ValueError(f"{run_dir.path} is not a run folder: it has no run.json; give the --workdir of a run.")
     problems: list[str] = []
-    stamp = files.read_json(run_dir.run_json)
+    stamp = files.read_json_object(run_dir.run_json)
     facts = _read(run_dir.facts_json, files.read_json, problems) or {}
     packs = tuple(_load_pack(run_dir.pack(pack_id)) for pack_id in run_dir.list_packs())
     return Run(run_dir, stamp, facts, packs, tuple(problems))
 
 
+def read_plan(path: Path, config_keys: Iterable[str] = ()) -> dict[str, Any]:
+    """Reads a pack.json: id, lanes, config, members, num_updates and more.
+
+    Raises:
+      FileNotFoundError: the pack never started.
+      ValueError: it is damaged, or lacks what every pack.json has, or one of `config_keys` in its config.
+    """
+    plan = files.read_json_object(path, PLAN)
+    config, members = plan["config"], plan["members"]
+    if not isinstance(config, dict) or not isinstance(members, list) or not members:
+        raise ValueError(f"{path} needs a config and at least one member: it was edited; restore a copy.")
+    _require(config, config_keys, f"{path}: its config")
+    for member in members:
+        _require(member, (field.name for field in dataclasses.fields(Member)), f"{path}: a member")
+    return plan
+
+
+def _require(value: Any, keys: Iterable[str], what: str) -> None:
+    missing = [key for key in keys if not isinstance(value, dict) or key not in value]
+    if missing:
+        raise ValueError(f"{what} has no {', '.join(map(repr, missing))}: it was edited; restore a copy.")
+
+
 def _load_pack(pack_dir: PackDir) -> Pack:
     problems: list[str] = []
-    plan = _read(pack_dir.pack_json, files.read_json, problems)
+    plan = _read(pack_dir.pack_json, read_plan, problems)
     if plan is None and not problems:
         problems.append("pack.json is missing: the pack never started")
     plan = plan or {}

@@ -78,6 +78,24 @@ def write_stamp(directory: str | os.PathLike[str], stamp: Mapping[str, Any]) -> 
     files.write_json_atomic(path, {**known, "resumed": [*known.get("resumed", []), session]})
 
 
+def check_directory(directory: str | os.PathLike[str]) -> None:
+    """Tells, before anything is computed, whether a run can be written there; hidden files do not count.
+
+    Raises:
+      ValueError: the folder has files in it and is not a run.
+      OSError: it cannot be written, or is a file.
+    """
+    directory = Path(directory)
+    files.check_writable(directory, "choose another --workdir")
+    if directory.is_dir() and not RunDir(directory).run_json.is_file():
+        found = sorted(path.name for path in directory.iterdir() if not path.name.startswith("."))
+        if found:
+            raise ValueError(
+                f"{directory} is not a run folder and not empty: it has {', '.join(found[:3])}"
+                f"{f' and {len(found) - 3} more' if len(found) > 3 else ''}; give a new or an empty --workdir."
+            )
+
+
 def read_stamp(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads run.json.
 
@@ -87,7 +105,7 @@ def read_stamp(directory: str | os.PathLike[str]) -> dict[str, Any]:
     path = RunDir(directory).run_json
     if not path.is_file():
         raise ValueError(f"{directory} is not a run folder: it has no {path.name}.")
-    return dict(files.read_json(path))
+    return files.read_json_object(path, ("config", "study", "env", "dataset", "created"))
 
 
 def _differences(known: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -114,3 +114,44 @@ def test_pickled_npz_is_refused(tmp_path):
     np.savez(path, x=np.array([{"a": 1}], dtype=object))
     with pytest.raises(ValueError, match="not a readable npz"):
         files.read_npz(path)
+
+
+def test_a_full_disk_is_told_with_the_files_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space left") as caught:
+        files.write_json_atomic(tmp_path / "a.json", 1)
+    assert caught.value.filename == str(tmp_path / "a.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_can_be_made_and_written_is_left_unmade(tmp_path):
+    files.check_writable(tmp_path / "a" / "b", "choose another")
+    files.check_writable(tmp_path, "choose another")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_in_a_folders_place_is_named(tmp_path):
+    file = tmp_path / "notes.txt"
+    file.touch()
+    for path in (file, file / "a" / "b"):
+        with pytest.raises(NotADirectoryError, match="is a file, where a folder is needed; choose another") as caught:
+            files.check_writable(path, "choose another")
+        assert caught.value.filename == str(file)
+
+
+def test_a_folder_that_takes_no_files_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", full_disk)
+    with pytest.raises(OSError, match=r"no file can be written there \(No space left.*\); choose another") as caught:
+        files.check_writable(tmp_path / "new", "choose another")
+    assert caught.value.filename == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"), [([1], "holds a JSON list, not an object"), ({"a": 1}, "has no 'b', 'c': it was edited")]
+)
+def test_json_that_is_another_than_expected_is_named(tmp_path, value, message):
+    path = tmp_path / "a.json"
+    files.write_json_atomic(path, value)
+    with pytest.raises(ValueError, match=message) as caught:
+        files.read_json_object(path, ("a", "b", "c"))
+    assert str(caught.value).startswith(str(path))

@@ -5,7 +5,7 @@ import pytest
 
 from jaxdiff.io import files
 from jaxdiff.io.metrics import MetricTable
-from jaxdiff.io.runs import Member, RunDir, load_run
+from jaxdiff.io.runs import Member, RunDir, load_run, read_plan
 
 MEMBERS = [
     {"id": f"m{i}", "label": "bc lr=1", "algorithm": "bc", "overrides": {"hparams.lr": 1.0}, "seed": i}
@@ -104,3 +104,39 @@ def test_damaged_pieces_are_named_and_the_rest_is_read(run):
 def test_a_folder_without_run_json_is_not_a_run(tmp_path):
     with pytest.raises(ValueError, match=r"not a run folder: it has no run\.json"):
         load_run(tmp_path)
+
+
+PLAN = {"id": "p", "lanes": "map", "config": {"env": "e"}, "members": [
+    {"id": "a", "label": "a", "algorithm": "bc", "overrides": {}, "seed": 0}
+]}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ([1], "pack.json holds a JSON list"),
+        ({}, "pack.json has no 'id', 'lanes', 'config', 'members'"),
+        ({**PLAN, "members": []}, "needs a config and at least one member"),
+        ({**PLAN, "config": 3}, "needs a config and at least one member"),
+        ({**PLAN, "members": [{"id": "a"}]}, "a member has no 'label', 'algorithm', 'overrides', 'seed'"),
+        ({**PLAN, "members": [1]}, "a member has no 'id'"),
+    ],
+)
+def test_an_edited_plan_is_named_and_only_its_pack_is_lost(tmp_path, plan, message):
+    run = RunDir(tmp_path)
+    files.write_json_atomic(run.run_json, {})
+    files.write_json_atomic(run.pack("good").pack_json, PLAN)
+    files.write_json_atomic(run.pack("spoilt").pack_json, plan)
+    with pytest.raises(ValueError, match=message):
+        read_plan(run.pack("spoilt").pack_json)
+    good, spoilt = load_run(tmp_path).packs
+    assert (len(good.members), good.problems) == (1, ())
+    assert message.split()[-1] in spoilt.problems[0]
+
+
+def test_a_config_without_what_is_wanted_of_it_is_named(tmp_path):
+    path = RunDir(tmp_path).pack("p").pack_json
+    files.write_json_atomic(path, PLAN)
+    assert read_plan(path, ["env"]) == PLAN
+    with pytest.raises(ValueError, match="pack.json: its config has no 'model': it was edited; restore a copy"):
+        read_plan(path, ["env", "model"])

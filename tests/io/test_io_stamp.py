@@ -7,7 +7,7 @@ import ml_collections
 import pytest
 
 from jaxdiff.io import files
-from jaxdiff.io.stamp import read_stamp, stamp, write_stamp
+from jaxdiff.io.stamp import check_directory, read_stamp, stamp, write_stamp
 
 CONFIG = {"seed": 0, "model": {"features": (64, 64), "num_steps": 5}, "hparams": {"q_weight": 1.0, "cap": float("inf")}}
 
@@ -128,4 +128,26 @@ def test_a_moved_data_file_is_the_same_data(tmp_path):
 
 def test_reading_no_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match="not a run folder"):
+        read_stamp(tmp_path)
+
+
+def test_a_folder_with_other_files_is_no_place_for_a_run(tmp_path):
+    check_directory(tmp_path / "new" / "folder")
+    check_directory(tmp_path)
+    (tmp_path / ".hidden").touch()
+    check_directory(tmp_path)
+    for name in "abcd":
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"not a run folder and not empty: it has a, b, c and 1 more; give a new"):
+        check_directory(tmp_path)
+    with pytest.raises(NotADirectoryError, match="is a file, where a folder is needed; choose another --workdir"):
+        check_directory(tmp_path / "a")
+    write_stamp(tmp_path, make())
+    check_directory(tmp_path)
+
+
+@pytest.mark.parametrize(("value", "message"), [([1], "holds a JSON list"), ({"a": 1}, "has no 'config', 'study'")])
+def test_a_run_json_of_something_else_is_named(tmp_path, value, message):
+    files.write_json_atomic(tmp_path / "run.json", value)
+    with pytest.raises(ValueError, match=message):
         read_stamp(tmp_path)
