@@ -19,11 +19,15 @@ import time
 from absl import flags
 import numpy as np
 
+from jaxdiff import envs
 from jaxdiff.cli.make_data import make
 from jaxdiff.data import card as cards
 from jaxdiff.data import catalog, download, reference, sources, writer
 from jaxdiff.data.columns import time_limits
-from jaxdiff.suggest import did_you_mean
+from jaxdiff.io import files
+from jaxdiff.suggest import did_you_mean, unknown_name
+
+LARGEST_SEED = 2**31 - 1
 
 
 def main(argv: list[str]) -> int:
@@ -81,14 +85,16 @@ def _make(argv: list[str]) -> int:
         "quality", None, f"of a maze {'|'.join(catalog.MAZE_QUALITIES)}; else {'|'.join(catalog.QUALITIES)}",
         flag_values=fv,
     )  # fmt: skip
-    flags.DEFINE_integer("seed", usual.seed, "seed of the rows", lower_bound=0, flag_values=fv)
+    flags.DEFINE_integer("seed", usual.seed, "seed of the rows", 0, LARGEST_SEED, flag_values=fv)
     flags.DEFINE_integer("steps", usual.num_steps, "rows to make", lower_bound=2, flag_values=fv)
     flags.DEFINE_float("noise", None, "mazes: deviation of action noise", lower_bound=0.0, flag_values=fv)
     flags.DEFINE_string(
         "backend", usual.backend, "brax physics: spring, positional, generalized, mjx; spring learns on a CPU",
         flag_values=fv,
     )  # fmt: skip
-    flags.DEFINE_integer("behaviour_seed", usual.behaviour_seed, "seed of PPO's training", 0, flag_values=fv)
+    flags.DEFINE_integer(
+        "behaviour_seed", usual.behaviour_seed, "seed of PPO's training", 0, LARGEST_SEED, flag_values=fv
+    )
     flags.DEFINE_integer("train_steps", usual.train_steps, "PPO's environment steps", 1, flag_values=fv)
     flags.DEFINE_string(
         "behaviour", None, "trained weights to use, .npz; default: kept in $JAXDIFF_DATA", flag_values=fv
@@ -187,6 +193,8 @@ def _import(argv: list[str]) -> int:
         return 0
     if not fv.out:
         raise ValueError("data import: no --out; say where to write, as --out=NEW.hdf5")
+    if fv.env is not None and fv.env not in (known := [*envs.ENVS, *envs.HOST_ENVS]):
+        raise unknown_name("environment", fv.env, known)
     path, out = catalog.resolve(given), pathlib.Path(fv.out).expanduser()
     columns = sources.load_columns(path, fv.format, action_limit=fv.action_limit)
     if fv.action_limit == 1.0:  # otherwise the rows are not those a card was written for
@@ -202,7 +210,7 @@ def _import(argv: list[str]) -> int:
         arguments=arguments,
         reference_scores=reference.reference_scores(name) or reference.reference_scores(path.stem),
     )
-    card = writer.write(out, columns, origin, max_episode_steps=fv.max_episode_steps)
+    card = writer.write(out, columns, origin, max_episode_steps=fv.max_episode_steps, source=str(path))
     print(f"{out}: {card.num_rows} rows, {card.num_transitions} transitions, sha256 {card.sha256[:16]}")
     return 0
 
@@ -236,8 +244,14 @@ def _parse(fv: flags.FlagValues, argv: list[str], *, positional: str) -> str | N
 
 
 def _check_out(path: pathlib.Path) -> None:
-    """Raises ValueError where writing would replace a file that has no card, and so was not written by us."""
+    """Raises, before any work, where `path` cannot be written or writing would replace a file that is not ours.
+
+    Raises:
+      ValueError: not named as HDF5, or a file without a card: it was not written by us.
+      OSError: its folder cannot be written.
+    """
     writer.require_hdf5_name(path)
+    files.check_writable(path.parent, "choose another --out")
     if path.exists() and cards.read_card(path) is None:
         raise ValueError(f"{path}: exists and was not written by jaxdiff; choose another --out or move it away.")
 

@@ -191,7 +191,9 @@ def _physics(layout: tuple[str, ...]) -> waypoint.Physics:
 def _check_meaning(
     name: str, made: catalog.Maze | catalog.Trained, arguments: Arguments, behaviour_file: pathlib.Path | None
 ) -> None:
-    """Raises ValueError for an argument that this dataset would not heed."""
+    """Raises ValueError for an argument that this dataset would not heed, or cannot."""
+    if arguments.noise is not None and not 0.0 <= arguments.noise < np.inf:
+        raise ValueError(f"{name}: --noise={arguments.noise}; it must be finite and at least 0, usually at most 1.")
     usual = Arguments()
     heedless = ("backend", "behaviour_seed", "train_steps") if isinstance(made, catalog.Maze) else ("noise",)
     given = [f"--{field}" for field in heedless if getattr(arguments, field) != getattr(usual, field)]

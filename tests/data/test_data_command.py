@@ -127,6 +127,10 @@ def test_list_names_what_can_be_made_and_what_is_there(root, capsys):
         (["make"], "got no argument; usage: jaxdiff data make NAME"),
         (["make", "pointmaze-huge"], "unknown dataset 'pointmaze-huge'"),
         (["make", "pointmaze-umaze", "--steps=1"], "--steps"),
+        (["make", "pointmaze-umaze", "--noise=nan"], "--noise=nan; it must be finite"),
+        (["make", "pointmaze-umaze", "--noise=inf"], "--noise=inf; it must be finite"),
+        (["make", "pointmaze-umaze", "--seed=99999999999999999999"], "is not an integer in the range [0, 2147483647]"),
+        (["make", "pointmaze-umaze", "--out=/dev/null/x.hdf5"], "/dev/null: is a file, where a folder is needed"),
         (["make", "pointmaze-umaze", "--sede=1"], "Unknown command line flag 'sede'. Did you mean: seed"),
         (["make", "pointmaze-umaze", "--out=x.npz"], "written as HDF5"),
         (["info", "nowhere.hdf5"], "no such file"),
@@ -154,3 +158,23 @@ def test_made_files_hold_d4rls_keys(tmp_path):
     with h5py.File(path) as file:
         assert sorted(file) == ["actions", "infos", "observations", "rewards", "terminals", "timeouts"]
         assert file["infos/goal"].shape == (700, 2)
+
+
+def test_import_refuses_before_it_writes_and_names_the_file_it_read(save, arrays, tmp_path, capsys):
+    good, out = save(arrays), tmp_path / "new" / "out.hdf5"
+    ended = save(arrays, "ended.hdf5", timeouts=np.ones(60, bool))
+    for path, flag, message in (
+        (good, "--env=pointmaze-umase", "unknown environment 'pointmaze-umase'; did you mean 'pointmaze-umaze'"),
+        (good, "--action_limit=nan", "action_limit=nan; it must be positive and finite"),
+        (ended, "--name=x", f"{ended}: no transition is left of 60 rows"),
+    ):
+        assert main(["data", "import", str(path), f"--out={out}", flag]) == 2
+        assert message in capsys.readouterr().err
+        assert not out.parent.exists()
+
+
+def test_long_training_is_not_started_for_a_folder_that_takes_no_file(root, monkeypatch, capsys):
+    monkeypatch.setattr(command, "make", lambda *args, **kwargs: pytest.fail("it was started"))
+    root.write_text("a file in the data folder's place")
+    assert main(["data", "make", "brax-halfcheetah", "--quality=medium"]) == 2
+    assert f"{root}: is a file, where a folder is needed; choose another --out" in capsys.readouterr().err
