@@ -117,6 +117,8 @@ def parse(argv: Sequence[str], flag_values: flags.FlagValues, usage: str = "") -
     positional = parse_flags(rest, flag_values)
     if positional:
         raise ValueError(f"unexpected argument {positional[0]!r}; flags start with --, for example --config=NAME.")
+    if flag_values.workdir == "":
+        raise ValueError("--workdir is empty; give the folder to write, or leave the flag out for a new one in runs/.")
     names = tuple(flag_values.sweep)
     known = sweeps(path)
     for name in names:

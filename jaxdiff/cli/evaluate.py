@@ -32,9 +32,10 @@ from jaxdiff.envs import HostEnv
 from jaxdiff.evaluate import normalised_scores
 from jaxdiff.io import files, stamp
 from jaxdiff.io.checkpoint import Checkpoints
-from jaxdiff.io.runs import PackDir, RunDir
+from jaxdiff.io.runs import PackDir, RunDir, read_plan
 from jaxdiff.types import PyTree, Spec
 
+CONFIG_KEYS = ("algorithm", "env", "model", "hparams")  # what acting needs of a pack's config
 FIRST_INDEX = 2**31  # of evaluation keys: training's are numbered by update, which stays below
 
 
@@ -83,6 +84,10 @@ def main(argv: list[str]) -> int:
     chosen = (flag_values.episodes, flag_values.seed, flag_values.env, flag_values.checkpoint)
     # Every point is checked before the first is rolled out.
     requests = [Request(run, *chosen, parse_settings(configs_of_packs, [*flag_values.set, *p])) for p in points]
+    written_to = Path(flag_values.out).parent if flag_values.out else run.path / "evals"
+    files.check_writable(written_to, "choose another file with --out")
+    if flag_values.out and Path(flag_values.out).is_dir():
+        raise ValueError(f"--out={flag_values.out} is a folder; give the name of a file to write.")
     use_all_cores("shard" if {"shard", "pmap"} & {plan["lanes"] for plan in plans} else "vmap")
     use_compilation_cache()
     found = []
@@ -161,7 +166,7 @@ def _read_plans(run: RunDir) -> list[dict[str, Any]]:
       ValueError: none is.
     """
     folders: list[PackDir] = [run.pack(pack_id) for pack_id in run.list_packs()]
-    plans = [dict(files.read_json(folder.pack_json)) for folder in folders if folder.pack_json.is_file()]
+    plans = [read_plan(folder.pack_json, CONFIG_KEYS) for folder in folders if folder.pack_json.is_file()]
     if not plans:
         raise ValueError(f"{run.path} has no pack that ever started; there is no policy to roll out.")
     return plans

@@ -204,7 +204,7 @@ class PackRun:
 
     def _mode_on_disk(self) -> str | None:
         """A resumed pack keeps its lane mode, since another one may differ in the last bits."""
-        return files.read_json(self.folder.pack_json)["lanes"] if self.checkpoints.latest_step() is not None else None
+        return runs.read_plan(self.folder.pack_json)["lanes"] if self.checkpoints.latest_step() is not None else None
 
     def _write_plan(self) -> None:
         fields = ("id", "label", "algorithm", "overrides", "seed")

@@ -15,8 +15,8 @@ import numpy as np
 
 from jaxdiff.cli.overrides import from_json
 from jaxdiff.cli.settings import setting
-from jaxdiff.io import files, stamp
-from jaxdiff.io.runs import RunDir
+from jaxdiff.io import stamp
+from jaxdiff.io.runs import RunDir, read_plan
 
 TASK = ("env", "env_backend", "normalise_obs", "history", "action_chunk")
 POLICY = "policy"  # the network that acts, and the group of settings that shapes it
@@ -30,7 +30,7 @@ def plans_of_run(folder: str, label: str) -> list[dict[str, Any]]:
     """
     stamp.read_stamp(folder)
     run = RunDir(folder)
-    plans = [dict(files.read_json(run.pack(pack).pack_json)) for pack in run.list_packs()
+    plans = [read_plan(run.pack(pack).pack_json) for pack in run.list_packs()
              if run.pack(pack).pack_json.is_file()]  # fmt: skip
     labels = list(dict.fromkeys(member["label"] for plan in plans for member in plan["members"]))
     if not labels:

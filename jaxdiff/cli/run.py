@@ -23,7 +23,7 @@ from jaxdiff.cli.plan import MAX_LANES, Plan, make_plan
 from jaxdiff.cli.pretrained import check_seeds, inherit
 from jaxdiff.cli.study import product_of
 from jaxdiff.io import files, stamp
-from jaxdiff.io.runs import RunDir
+from jaxdiff.io.runs import RunDir, read_plan
 
 
 def train(argv: list[str]) -> int:
@@ -153,6 +153,7 @@ class _Tasks:
 
 def _first_task(plan: Plan, run: RunDir) -> _Tasks:
     """Builds the first pack's task, the likeliest to fail, and only then writes the run folder's stamp."""
+    stamp.check_directory(run.path)
     tasks = _Tasks()
     task = tasks.get(plan.packs[0].members[0].config)
     if plan.repeats is not None:
@@ -181,7 +182,7 @@ def _check_same_data(folder: Path, info: Any) -> None:
 def _lanes_of(plan: Plan, pack: sweeps.Pack) -> str:
     """The plan's lane mode; a repeated pack keeps the one it had, since another may differ in the last bits."""
     known = None if plan.repeats is None else RunDir(plan.repeats).pack(pack.id).pack_json
-    return files.read_json(known)["lanes"] if known is not None and known.is_file() else plan.lanes
+    return read_plan(known)["lanes"] if known is not None and known.is_file() else plan.lanes
 
 
 def _run_pack(plan: Plan, run: RunDir, pack: sweeps.Pack, tasks: _Tasks, show: Any) -> int:

@@ -114,6 +114,11 @@ def make_task(config: Mapping[str, Any]) -> Task:
 
 def check_fit(spec: Spec, info: data.DatasetInfo) -> None:
     """Raises ValueError unless the data have the environment's observation and action sizes."""
+    if info.num_agents != spec.num_agents:
+        raise ValueError(
+            f"dataset {info.name} has {info.num_agents or 'no'} agents, env {spec.name} {spec.num_agents or 'none'}; "
+            "choose the env the data came from with --config.env=NAME, or export one agent's rows."
+        )
     there, here = (info.obs_dim, info.action_dim), (spec.obs_dim, spec.action_dim)
     if there != here:
         raise ValueError(

@@ -94,6 +94,7 @@ def test_overrides_are_typed_recorded_and_may_precede_the_config(path):
         ("--lane=map", "'lane'. Did you mean: lanes"),
         ("--lanes=rows", "auto|vmap|map|shard|pmap"),
         ("stray", "unexpected argument 'stray'"),
+        ("--workdir=", "--workdir is empty; give the folder to write"),
     ],
 )
 def test_mistake_is_named_before_anything_runs(path, argument, message):

@@ -99,6 +99,7 @@ def test_set_changes_how_policies_act_and_only_theirs(trained, capsys):
         ("--env=probe-bandid", "did you mean 'probe-bandit'"),
         ("--episodes=0", "episodes"),
         ("another_folder", "eval takes one run folder, got 2"),
+        ("--out=/dev", "--out=/dev is a folder; give the name of a file"),
     ],
 )
 def test_mistake_is_named(trained, flag, message):
@@ -112,6 +113,12 @@ def test_folder_without_a_policy_is_named(trained, tmp_path):
     files.write_json_atomic(tmp_path / "run.json", files.read_json(trained / "run.json"))
     with pytest.raises(ValueError, match="no pack that ever started"):
         evaluate.main([str(tmp_path)])
+
+
+def test_a_file_that_cannot_be_written_is_told_before_the_first_episode(trained, monkeypatch):
+    monkeypatch.setattr(evaluate, "evaluate_pack", lambda *args: pytest.fail("it acted"))
+    with pytest.raises(NotADirectoryError, match="is a file, where a folder is needed; choose another file with --out"):
+        evaluate.main([str(trained), f"--out={trained / 'run.json' / 'x.json'}"])
 
 
 def test_settings_of_any_pack_may_be_set_and_the_other_packs_keep_theirs():

@@ -215,3 +215,19 @@ def test_a_wrong_request_is_one_line_and_leaves_no_folder(config, tmp_path, caps
     assert error.count("\n") == 1
     assert message in error
     assert not folder.exists()
+
+
+def test_a_folder_that_is_not_a_run_is_left_as_it_was(config, tmp_path, capsys):
+    notes = tmp_path / "folder" / "report.html"
+    notes.parent.mkdir()
+    notes.write_text("mine")
+    for folder, message in (
+        (notes.parent, f"{notes.parent} is not a run folder and not empty: it has report.html; give a new or an empty"),
+        (notes, f"{notes}: is a file, where a folder is needed; choose another --workdir"),
+        (notes / "run", f"{notes}: is a file, where a folder is needed; choose another --workdir"),
+    ):
+        argv = ["train", f"--config={config}", "--config.dataset=missing.hdf5", "--lanes=map", f"--workdir={folder}"]
+        assert cli.main(argv) == 2  # before the data are looked for
+        assert message in capsys.readouterr().err
+    assert [path.name for path in notes.parent.iterdir()] == ["report.html"]
+    assert notes.read_text() == "mine"

@@ -75,6 +75,8 @@ def test_data_of_another_task_are_refused_with_both_sizes(bandit_data):
         ValueError, match="observations of 1 and actions of 2 .*probe-action has 1 and 1; choose the env"
     ):
         check_fit(probes.action().spec, info)
+    with pytest.raises(ValueError, match="has 2 agents, env probe-bandit none; choose the env the data came from"):
+        check_fit(probes.bandit().spec, dataclasses.replace(info, num_agents=2))
     wide = dataclasses.replace(info, obs_dim=5)
     with pytest.raises(ValueError, match="observations of 5"):
         check_fit(probes.bandit().spec, wide)
