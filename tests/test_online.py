@@ -1,8 +1,6 @@
 """The online loop: what it remembers, that it can be cut anywhere, and that an algorithm learns in it."""
 
-from typing import Any
-
-from flax import struct
+from counting_env import counting
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,37 +11,8 @@ from toy_algorithm import assert_same_bits, toy, toy_hparams
 from jaxdiff import envs, train
 from jaxdiff.algorithms import diffusion_ql
 from jaxdiff.algorithms.policy import PolicyConfig
-from jaxdiff.types import Env, Spec, TimeStep
 
-SPEC = Spec("count", obs_dim=3, action_dim=3, max_episode_steps=4)
 CONFIG = train.OnlineConfig(num_envs=2, updates_per_step=3, replay_capacity=64, warmup=6)
-
-
-@struct.dataclass
-class Count:
-    time: Any
-    start: Any
-
-
-def counting() -> Env:
-    """Observes (start, steps so far, sum of the last action); ends after 4 steps, by its clock where start > 0.5."""
-
-    def observe(state: Count, action: Any) -> Any:
-        return jnp.stack([state.start, state.time.astype(jnp.float32), jnp.sum(action)])
-
-    def reset(key: Any) -> Any:
-        state = Count(jnp.zeros((), jnp.int32), jax.random.uniform(key))
-        return state, observe(state, jnp.zeros(3))
-
-    def step(state: Count, action: Any) -> Any:
-        state = Count(state.time + 1, state.start)
-        ended = state.time >= 4
-        reward = state.start + state.time
-        return state, TimeStep(
-            observe(state, action), reward, ended & (state.start <= 0.5), ended & (state.start > 0.5)
-        )
-
-    return Env(reset, step, SPEC)
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +63,14 @@ def test_every_transition_is_one_that_the_environment_made(chunk):
         restarts = own[1:, 1] == 0
         np.testing.assert_array_equal(own[1:, 1], np.where(own[:-1, 1] == 3, 0, own[:-1, 1] + 1))
         assert restarts.any()
+
+
+def test_other_numbers_seeds_and_hyperparameters_trace_nothing_anew(trace_counter):
+    traced = quick_jit(trace_counter(train.make_online_chunk(toy(), counting(), 8, CONFIG)))
+    lane, _ = traced(fresh(), jnp.int32(2), None)
+    traced(lane, jnp.int32(0), None)
+    traced(fresh(seed=7, lr=0.5), jnp.int32(5), None)
+    assert trace_counter.count == 1
 
 
 def test_updates_begin_after_the_warmup_and_keep_their_ratio(chunk):

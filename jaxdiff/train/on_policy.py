@@ -66,8 +66,9 @@ def init_on_policy_lane(algorithm: Algorithm, env: Env, config: OnPolicyConfig, 
     env_state, obs = jax.vmap(env.reset)(keys)
     history = (algorithm.window or Window()).history
     past = jnp.repeat(obs[:, None], history, axis=1)
-    nothing = jnp.zeros(config.num_envs), jnp.full(config.num_envs, jnp.nan)
-    return lane.replace(experience=Play(jnp.zeros((), jnp.int32), env_state, past, *nothing))  # type: ignore[attr-defined,no-any-return]
+    zeros = jnp.zeros(config.num_envs)
+    play = Play(jnp.zeros((), jnp.int32), env_state, past, zeros, jnp.full_like(zeros, jnp.nan))
+    return lane.replace(experience=play)  # type: ignore[attr-defined,no-any-return]
 
 
 def make_on_policy_chunk(algorithm: Algorithm, env: Env, config: OnPolicyConfig) -> Chunk:

@@ -68,7 +68,7 @@ def init_online_lane(algorithm: Algorithm, env: Env, config: OnlineConfig, hpara
         algorithm.init_memory((config.num_envs,)),
         init_replay(config.replay_capacity, env.spec),
         zeros,
-        jnp.full(config.num_envs, jnp.nan),
+        jnp.full_like(zeros, jnp.nan),
     )
     return lane.replace(experience=experience)  # type: ignore[attr-defined, no-any-return]
 
