@@ -174,7 +174,7 @@ def recall(delay: int = RECALL_DELAY) -> Env:
     _check_delay(delay)
 
     def reset(key: Key) -> tuple[RecallState, Array]:
-        cue = jnp.where(jax.random.bernoulli(key), 1.0, -1.0)
+        cue = jnp.where(jax.random.bernoulli(key), jnp.float32(1.0), -1.0)
         return RecallState(cue, jnp.int32(0)), cue[None]
 
     def step(state: RecallState, action: Array) -> tuple[RecallState, TimeStep]:
@@ -243,7 +243,7 @@ def _reset_zero(key: Key) -> tuple[ProbeState, Array]:
 
 
 def _reset_sign(key: Key) -> tuple[ProbeState, Array]:
-    sign = jnp.where(jax.random.bernoulli(key), 1.0, -1.0)
+    sign = jnp.where(jax.random.bernoulli(key), jnp.float32(1.0), -1.0)
     state = ProbeState(obs=sign[None], time=jnp.int32(0))
     return state, state.obs
 

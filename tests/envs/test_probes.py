@@ -148,3 +148,13 @@ def test_recall_refuses_a_cue_in_sight_and_too_few_episodes():
             call()
     with pytest.raises(ValueError, match="num_episodes=1 must be at least 2"):
         probes.recall_episodes(0, num_episodes=1)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "probe-recall"])
+def test_a_step_changes_no_type_so_that_a_loop_is_compiled_once(name):
+    env = make(name)
+    state, obs = jax.eval_shape(env.reset, jax.random.key(0))
+    after, step = jax.eval_shape(env.step, state, jnp.zeros(env.spec.action_dim))
+    for before, now in zip(jax.tree.leaves((state, obs)), jax.tree.leaves((after, step.obs)), strict=True):
+        assert (before.shape, before.dtype, before.weak_type) == (now.shape, now.dtype, False)
+        assert not before.weak_type
