@@ -71,9 +71,13 @@ SETTINGS: dict[str, Setting] = {
     "edp": Setting({**PLAIN_Q, "model.policy.num_steps": 6}, FLAT_Q + "; fewer steps for speed"),
     "idql": Setting({**FINE, "model.critic_activation": "mish"}, "as diffusion_bc; " + SMOOTH_V),
     "ifql": Setting({}, "nothing"),
-    "fql": Setting(PLAIN_Q, FLAT_Q),
-    "fbrac": Setting(PLAIN_Q, FLAT_Q),
-    "consistency_ac": Setting(PLAIN_Q, FLAT_Q),
+    "fql": Setting({**PLAIN_Q, "hparams.bc_weight": 0.1}, FLAT_Q + "; at 1 imitation of the other corners outweighs Q"),
+    "fbrac": Setting(
+        {**PLAIN_Q, "hparams.bc_weight": 0.3}, FLAT_Q + "; at 1 imitation of the other corners outweighs Q"
+    ),
+    "consistency_ac": Setting(
+        {**PLAIN_Q, "hparams.q_weight": 10.0}, FLAT_Q + "; the loss of its pairs is 100 / step large"
+    ),
     "qgpo": Setting({}, "nothing"),
 }
 # Names of ALGORITHMS that the study leaves out, each with the reason.
