@@ -82,7 +82,6 @@ def main(argv: list[str]) -> int:
         raise ValueError(f"--out={flag_values.out} names one file and --sweep makes {len(points)}; leave --out away.")
     configs_of_packs = [plan["config"] for plan in plans]
     chosen = (flag_values.episodes, flag_values.seed, flag_values.env, flag_values.checkpoint)
-    # Every point is checked before the first is rolled out.
     requests = [Request(run, *chosen, parse_settings(configs_of_packs, [*flag_values.set, *p])) for p in points]
     written_to = Path(flag_values.out).parent if flag_values.out else run.path / "evals"
     files.check_writable(written_to, "choose another file with --out")
@@ -90,6 +89,7 @@ def main(argv: list[str]) -> int:
         raise ValueError(f"--out={flag_values.out} is a folder; give the name of a file to write.")
     use_all_cores("shard" if {"shard", "pmap"} & {plan["lanes"] for plan in plans} else "vmap")
     use_compilation_cache()
+    _check_points(requests, plans)
     found = []
     for request in requests:
         packs = [evaluate_pack(request, plan, known) for plan in plans]
@@ -101,6 +101,20 @@ def main(argv: list[str]) -> int:
     if len(points) > 1:
         print(summary(points, found))
     return 0
+
+
+def _check_points(requests: Sequence[Request], plans: Sequence[Mapping[str, Any]]) -> None:
+    """Builds every point's algorithms, so that the last point's mistake is known before the first is rolled out.
+
+    Raises:
+      ValueError, KeyError: a setting out of range or an unknown name.
+    """
+    for plan in plans:
+        env = make_env(plan["config"])
+        if isinstance(env, HostEnv):
+            env.close()
+        for request in requests:
+            make_algorithm(apply_settings(plan["config"], request.overrides), env.spec, None)
 
 
 def evaluate_pack(request: Request, plan: Mapping[str, Any], known: Mapping[str, Any]) -> PackScores:

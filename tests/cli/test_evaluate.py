@@ -197,6 +197,7 @@ def test_a_sweep_of_acting_rolls_out_every_point_from_the_same_weights(trained, 
         (["--sweep=hparams.act_temperature=0", "--sweep=hparams.act_temperature=1"], "once for each key"),
         (["--sweep=model.num_candidates=1,2", "--out=x.json"], "--out=x.json names one file and --sweep makes 2"),
         (["--sweep=batch_size=1,2"], "only training reads it"),
+        (["--sweep=model.num_candidates=7,0"], "num_candidates=0; it must be at least 1"),
     ],
 )
 def test_a_sweep_that_cannot_be_is_refused_before_anything_runs(trained, flags, message):
