@@ -162,9 +162,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
         action = jnp.expand_dims(jnp.clip(chain[-1], -1.0, 1.0), -2)
         return action, Record(jnp.moveaxis(chain, 0, -2), jnp.moveaxis(log_prob, 0, -1))
 
-    def policy_loss(
-        params: PyTree, hparams: HParams, samples: Samples, index: Array, weight: Array
-    ) -> tuple[Array, Metrics]:
+    def policy_loss(params: PyTree, hparams: HParams, samples: Samples, index: Array) -> tuple[Array, Metrics]:
         """Of one denoising step per decision: index [B] says which."""
         before, after = (
             jnp.take_along_axis(samples.record.chain, (index + k)[:, None, None], axis=1)[:, 0] for k in (0, 1)
@@ -183,7 +181,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
             "kl": jnp.mean(kl_estimate(log_ratio)),
             "clip_fraction": jnp.mean((jnp.abs(jnp.expm1(log_ratio)) > clip).astype(jnp.float32)),
         }
-        return weight * loss, metrics
+        return loss, metrics
 
     def value_loss(params: PyTree, samples: Samples) -> tuple[Array, Metrics]:
         loss = 0.5 * jnp.mean(jnp.square(value.v(params, samples.obs) - samples.value_target))
@@ -212,33 +210,34 @@ def make(config: Config, spec: Spec) -> Algorithm:
         size = min(config.minibatch_size, total)
         rounds = total // size  # [code] the rest of a pass is left out
         lr = cosine_decay(h.lr, state.step, h.lr_decay_steps)
-        # Both may be cut short: by a policy that waits for its value, and by one that went too far.
-        weight = (state.step >= h.policy_start).astype(jnp.float32)
+        learns = state.step >= h.policy_start
 
         def one(carry: PyTree, rows: Array) -> tuple[PyTree, Metrics]:
-            params, opt_state, going = carry
+            nets, going = carry
             picked = jax.tree.map(lambda x: x[rows // count], samples)
-            actor, actor_opt, m1, n1 = descend(
-                lambda p: policy_loss(p, h, picked, rows % count, weight),
-                params["policy"], opt_state["policy"], lr=lr * weight, max_grad_norm=h.max_grad_norm,
-            )  # fmt: skip
-            critic, critic_opt, m2, n2 = descend(
-                lambda p: value_loss(p, picked),
-                params["value"], opt_state["value"], lr=h.value_lr, max_grad_norm=h.max_grad_norm,
-            )  # fmt: skip
-            new = {"policy": actor, "value": critic}, {"policy": actor_opt, "value": critic_opt}
-            kept = jax.tree.map(lambda a, b: jnp.where(going, a, b), new, (params, opt_state))
+            *actor, m1, n1 = descend(
+                lambda p: policy_loss(p, h, picked, rows % count), *nets["policy"], lr=lr, max_grad_norm=h.max_grad_norm
+            )
+            *critic, m2, n2 = descend(
+                lambda p: value_loss(p, picked), *nets["value"], lr=h.value_lr, max_grad_norm=h.max_grad_norm
+            )
+            # A policy that waits for its value keeps its Adam's count, too: its averages are still empty.
+            new = {"policy": (going & learns, actor), "value": (going, critic)}
+            kept = {
+                name: jax.tree.map(lambda a, b, moves=moves: jnp.where(moves, a, b), tuple(after), nets[name])
+                for name, (moves, after) in new.items()
+            }
             metrics = {**m1, **m2, "policy_grad_norm": n1, "value_grad_norm": n2, "used": going.astype(jnp.float32)}
-            return (*kept, going & (m1["kl"] <= h.target_kl)), metrics
+            return (kept, going & (m1["kl"] <= h.target_kl)), metrics
 
         keys = jax.random.split(key, config.num_epochs)
         orders = jax.vmap(lambda k: jax.random.permutation(k, total)[: rounds * size])(keys)
-        opt = {name: state.opt_state[name] for name in ("policy", "value")}
-        carry, metrics = jax.lax.scan(one, (state.params, opt, jnp.ones((), bool)), orders.reshape(-1, size))
+        start = {name: (part, state.opt_state[name]) for name, part in state.params.items()}
+        (nets, _), metrics = jax.lax.scan(one, (start, jnp.ones((), bool)), orders.reshape(-1, size))
         used = metrics.pop("used")
         means = {name: jnp.sum(used * v) / jnp.sum(used) for name, v in metrics.items()}
-        opt_state = {**carry[1], "reward": spread}
-        new = TrainState(state.step + 1, carry[0], state.target_params, opt_state, h)
+        params, opt_state = ({name: net[i] for name, net in nets.items()} for i in (0, 1))
+        new = TrainState(state.step + 1, params, state.target_params, {**opt_state, "reward": spread}, h)
         return new, {**means, **about, "used_share": jnp.mean(used)}
 
     def act(key: Key, state: TrainState, obs: Array, memory: PyTree) -> tuple[Array, PyTree]:
