@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +12,7 @@ from jaxdiff.algorithms import ALGORITHMS
 from jaxdiff.algorithms.policy import PolicyConfig
 from jaxdiff.algorithms.windows import fold, windowed
 from jaxdiff.data import Window, Windows
-from jaxdiff.types import Algorithm, Spec, TrainState
+from jaxdiff.types import Algorithm, Rollout, Spec, TrainState
 
 SPEC = Spec("test", obs_dim=2, action_dim=1, max_episode_steps=9)
 WINDOW = Window(history=3, chunk=2)
@@ -109,3 +110,51 @@ def test_real_algorithms_train_and_act_on_windows(name):
     action, memory = algorithm.act(jax.random.key(2), state, jnp.zeros((5, 2)), algorithm.init_memory((5,)))
     assert action.shape == (5, 2, 1)
     assert memory.past.shape == (5, 3, 2)
+
+
+def deciding(seen: dict[str, Any]) -> Any:
+    """As `spy`, of an algorithm that decides for itself: its record is what it was shown."""
+
+    def make(config: Any, spec: Spec) -> Algorithm:
+        def decide(key: Any, state: Any, obs: Any) -> Any:
+            return jnp.stack([jnp.sum(obs, axis=-1), obs[..., -1]], axis=-1), obs
+
+        return spy(seen)(config, spec)._replace(decide=decide)
+
+    return make
+
+
+def test_a_decision_is_made_on_the_whole_history_and_is_a_chunk():
+    algorithm = windowed(deciding({}), None, SPEC, WINDOW)
+    assert algorithm.decide is not None
+    past = jnp.arange(24.0).reshape(4, 3, 2)
+    action, record = algorithm.decide(jax.random.key(0), None, past)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(record, np.arange(24.0).reshape(4, 6))
+    np.testing.assert_array_equal(action, np.stack([record.sum(axis=1), record[:, -1]], axis=1)[..., None])
+    assert windowed(spy({}), None, SPEC, WINDOW).decide is None
+
+
+def test_a_rollout_is_folded_decision_by_decision_and_keeps_its_order_and_record():
+    @struct.dataclass
+    class Known:
+        discount_factor: Any
+
+    seen: dict[str, Any] = {}
+    algorithm = windowed(deciding(seen), None, SPEC, WINDOW)
+    rng = np.random.default_rng(0)
+    obs, next_obs = rng.normal(size=(2, 5, 4, 3, 2))  # [T, E, h, O]
+    action, reward = rng.normal(size=(5, 4, 2, 1)), rng.normal(size=(5, 4, 2))
+    length, terminated = rng.integers(1, 3, size=(5, 4)), rng.integers(0, 2, size=(5, 4))
+    reward[length == 1, 1] = 0.0
+    windows = Windows(*map(jnp.asarray, (obs, action, reward, length, 1.0 - terminated, next_obs)))
+    ended, record = jnp.asarray(terminated, bool), jnp.asarray(rng.normal(size=(5, 4)))
+    state: Any = TrainState(jnp.zeros(()), {}, {}, {}, Known(jnp.float32(0.9)))
+    algorithm.update(jax.random.key(0), state, Rollout(windows, ended, record))
+    folded = seen["batch"]
+    assert folded.ended is ended
+    assert folded.record is record
+    np.testing.assert_allclose(folded.batch.obs, obs.reshape(5, 4, 6), rtol=1e-6)
+    np.testing.assert_allclose(folded.batch.next_obs, next_obs.reshape(5, 4, 6), rtol=1e-6)
+    np.testing.assert_allclose(folded.batch.action, action.reshape(5, 4, 2), rtol=1e-6)
+    np.testing.assert_allclose(folded.batch.reward, reward[..., 0] + 0.9 * reward[..., 1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(folded.batch.discount, np.where(terminated, 0.0, 0.9 ** (length - 1)), rtol=1e-6)
