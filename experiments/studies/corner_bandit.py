@@ -61,7 +61,10 @@ SETTINGS: dict[str, Setting] = {
     "td3_bc": Setting(
         {**PLAIN_Q, "hparams.lr": 3e-4}, FLAT_Q + "; without q_start the critics must be the faster ones"
     ),
-    "cql": Setting({}, "nothing"),
+    "cql": Setting(
+        {**PLAIN_Q, "hparams.q_start": 0.0},
+        FLAT_Q + "; the penalty parts the corners, and one that imitates first waits between them for any",
+    ),
     "iql": Setting(
         {"model.critic_activation": "mish", "hparams.expectile": 0.9},
         SMOOTH_V + "; at 0.7 V is the second best corner's value, and weights are capped: that corner would pull too",
