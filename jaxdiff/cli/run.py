@@ -144,10 +144,12 @@ class _Tasks:
 
     def get(self, config: Mapping[str, Any]) -> Any:
         from jaxdiff.cli.task import make_task
+        from jaxdiff.cli.warm_start import check_networks
 
         static = sweeps.content_hash({key: value for key, value in config.items() if key not in ("hparams", "seed")})
         if static != self.static:
             self.static, self.task = static, make_task(config)
+            check_networks(config, self.task)
         return self.task
 
 

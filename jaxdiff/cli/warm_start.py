@@ -1,6 +1,6 @@
 """Lanes that start from another run's trained networks; `pretrained` says which and what comes along."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,7 +10,8 @@ from jaxdiff import sweep, train
 from jaxdiff.cli.loops import make_loop
 from jaxdiff.cli.pretrained import POLICY, members_of, plans_of
 from jaxdiff.cli.restore import restore
-from jaxdiff.cli.task import make_algorithm, make_env
+from jaxdiff.cli.settings import make_settings
+from jaxdiff.cli.task import Task, make_algorithm, make_env
 from jaxdiff.envs import HostEnv
 from jaxdiff.io import stamp
 from jaxdiff.io.checkpoint import Checkpoints
@@ -26,22 +27,47 @@ def start_from(lanes: train.Lane, config: Mapping[str, Any], seeds: Sequence[int
     """
     if not plans_of(config):
         return lanes
-    folder, found = str(config["init_from"]), _read(config)
+    found = _read(config)
     only = next(iter(found.values()))
     source = sweep.stack([found.get(seed, only) for seed in seeds])
     state = lanes.state
-    common = [name for name in state.params if name in source["params"]]
-    if not common:
-        raise ValueError(
-            f"init_from={folder} trained the networks {', '.join(source['params'])}, and {config['algorithm']} has "
-            f"{', '.join(state.params)}: none in common."
-        )
     params, target = dict(state.params), dict(state.target_params)
-    for name in common:
-        _check_shapes(folder, name, source["params"][name], params[name])
+    for name in _common(config, *(sweep.lane_of(tree, 0) for tree in (source["params"], params))):
         params[name] = jax.device_put(source["params"][name])
         target[name] = jax.device_put(source["target"][name])
     return lanes.replace(state=state.replace(params=params, target_params=target))  # type: ignore[attr-defined,no-any-return]
+
+
+def check_networks(config: Mapping[str, Any], task: Task) -> None:
+    """Refuses a run to start from whose networks do not fit, before anything is written or compiled.
+
+    Raises:
+      ValueError: as `start_from`.
+    """
+    plans = plans_of(config)
+    if plans:
+        here = make_loop(config, task.algorithm, task.env).init
+        _common(config, _shapes(plans[0]["config"], _init_of(plans[0])), _shapes(config, here))
+
+
+def _shapes(config: Mapping[str, Any], init: Callable[[Any, Any], train.Lane]) -> PyTree:
+    """Networks of a lane, without their numbers."""
+    hparams = jax.tree.map(np.float32, make_settings(config)[1])
+    return jax.eval_shape(init, hparams, np.int32(0)).state.params
+
+
+def _common(config: Mapping[str, Any], there: PyTree, here: PyTree) -> list[str]:
+    """Names of the networks that both have, of equal shapes."""
+    folder = str(config["init_from"])
+    common = [name for name in here if name in there]
+    if not common:
+        raise ValueError(
+            f"init_from={folder} trained the networks {', '.join(there)}, and {config['algorithm']} has "
+            f"{', '.join(here)}: none in common."
+        )
+    for name in common:
+        _check_shapes(folder, name, there[name], here[name])
+    return common
 
 
 def _read(config: Mapping[str, Any]) -> dict[int, PyTree]:
@@ -54,24 +80,30 @@ def _read(config: Mapping[str, Any]) -> dict[int, PyTree]:
 
 def _networks(folder: str, plan: Mapping[str, Any], num_devices: int) -> PyTree:
     """Networks and targets of a pack's lanes; what acts is in both places."""
+    init = _init_of(plan)
+    with Checkpoints(RunDir(folder).pack(plan["id"]).checkpoints) as checkpoints:
+        lanes, _ = restore(checkpoints, plan, "last", num_devices=num_devices, trained=init, acting=init, overrides={})
+    params, target = dict(lanes.state.params), dict(lanes.state.target_params)
+    if POLICY in params:
+        acting = target if plan["config"]["model"].get("act_with_ema", False) else params
+        params[POLICY] = target[POLICY] = acting[POLICY]
+    return {"params": params, "target": target}
+
+
+def _init_of(plan: Mapping[str, Any]) -> Callable[[Any, Any], train.Lane]:
+    """The start of a lane of a pack."""
     config, saved = plan["config"], plan["obs_statistics"]
     env = make_env(config)
     means = None if saved is None else (np.asarray(saved[0], np.float32), np.asarray(saved[1], np.float32))
     init = make_loop(config, make_algorithm(config, env.spec, means), env).init
     if isinstance(env, HostEnv):
         env.close()
-    with Checkpoints(RunDir(folder).pack(plan["id"]).checkpoints) as checkpoints:
-        lanes, _ = restore(checkpoints, plan, "last", num_devices=num_devices, trained=init, acting=init, overrides={})
-    params, target = dict(lanes.state.params), dict(lanes.state.target_params)
-    if POLICY in params:
-        acting = target if config["model"].get("act_with_ema", False) else params
-        params[POLICY] = target[POLICY] = acting[POLICY]
-    return {"params": params, "target": target}
+    return init
 
 
 def _check_shapes(folder: str, name: str, there: PyTree, here: PyTree) -> None:
     shapes = [
-        {jax.tree_util.keystr(p, simple=True, separator="/"): leaf.shape[1:]
+        {jax.tree_util.keystr(p, simple=True, separator="/"): leaf.shape
          for p, leaf in jax.tree_util.tree_leaves_with_path(tree)} for tree in (there, here)
     ]  # fmt: skip
     for part in [*shapes[0], *shapes[1]]:
