@@ -93,6 +93,12 @@ def normalise_obs_running(algorithm: Algorithm, spec: Spec) -> Algorithm:
     return algorithm._replace(init=init, update=update, act=through("act"), **others)
 
 
+def running_moments(state: TrainState) -> Moments | None:
+    """What `normalise_obs_running` has gathered in a state, or in its lanes; None in the state of another algorithm."""
+    found = state.opt_state.get("obs") if isinstance(state.opt_state, dict) else None
+    return found if isinstance(found, Moments) else None
+
+
 def on_observations(batch: Any, function: Callable[[Array], Array]) -> Any:
     """The batch, or the rollout, with the function applied to all its observations."""
     if isinstance(batch, Rollout):

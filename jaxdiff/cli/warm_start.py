@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from jaxdiff import sweep, train
+from jaxdiff.algorithms.normalise import running_moments
 from jaxdiff.cli.loops import make_loop
 from jaxdiff.cli.pretrained import POLICY, members_of, plans_of
 from jaxdiff.cli.restore import restore
@@ -16,7 +17,7 @@ from jaxdiff.envs import HostEnv
 from jaxdiff.io import stamp
 from jaxdiff.io.checkpoint import Checkpoints
 from jaxdiff.io.runs import RunDir
-from jaxdiff.types import PyTree
+from jaxdiff.types import PyTree, TrainState
 
 
 def start_from(lanes: train.Lane, config: Mapping[str, Any], seeds: Sequence[int]) -> train.Lane:
@@ -35,25 +36,36 @@ def start_from(lanes: train.Lane, config: Mapping[str, Any], seeds: Sequence[int
     for name in _common(config, *(sweep.lane_of(tree, 0) for tree in (source["params"], params))):
         params[name] = jax.device_put(source["params"][name])
         target[name] = jax.device_put(source["target"][name])
-    return lanes.replace(state=state.replace(params=params, target_params=target))  # type: ignore[attr-defined,no-any-return]
+    state = state.replace(params=params, target_params=target)  # type: ignore[attr-defined]
+    if source["moments"] is not None:
+        state = state.replace(opt_state={**state.opt_state, "obs": jax.device_put(source["moments"])})
+    return lanes.replace(state=state)  # type: ignore[attr-defined,no-any-return]
 
 
 def check_networks(config: Mapping[str, Any], task: Task) -> None:
     """Refuses a run to start from whose networks do not fit, before anything is written or compiled.
 
     Raises:
-      ValueError: as `start_from`.
+      ValueError: as `start_from`, or running statistics of observations that only an online run goes on with.
     """
     plans = plans_of(config)
-    if plans:
-        here = make_loop(config, task.algorithm, task.env).init
-        _common(config, _shapes(plans[0]["config"], _init_of(plans[0])), _shapes(config, here))
+    if not plans:
+        return
+    there = _shapes(plans[0]["config"], _init_of(plans[0]))
+    here = _shapes(config, make_loop(config, task.algorithm, task.env).init)
+    _common(config, there.params, here.params)
+    if running_moments(there) is not None and running_moments(here) is None:
+        raise ValueError(
+            f"init_from={config['init_from']} was trained on observations normalised by running statistics, which only "
+            "runs that act go on with; set --config.online.num_envs, and leave config.normalise_obs as it is there."
+        )
 
 
-def _shapes(config: Mapping[str, Any], init: Callable[[Any, Any], train.Lane]) -> PyTree:
-    """Networks of a lane, without their numbers."""
+def _shapes(config: Mapping[str, Any], init: Callable[[Any, Any], train.Lane]) -> TrainState:
+    """The state of a lane, without its numbers."""
     hparams = jax.tree.map(np.float32, make_settings(config)[1])
-    return jax.eval_shape(init, hparams, np.int32(0)).state.params
+    state: TrainState = jax.eval_shape(init, hparams, np.int32(0)).state
+    return state
 
 
 def _common(config: Mapping[str, Any], there: PyTree, here: PyTree) -> list[str]:
@@ -71,7 +83,7 @@ def _common(config: Mapping[str, Any], there: PyTree, here: PyTree) -> list[str]
 
 
 def _read(config: Mapping[str, Any]) -> dict[int, PyTree]:
-    """seed -> {"params", "target"} of the last checkpoints, on the host."""
+    """seed -> {"params", "target", "moments"} of the last checkpoints, on the host."""
     folder = str(config["init_from"])
     num_devices = int(stamp.read_stamp(folder)["device_count"])
     packs = {plan["id"]: _networks(folder, plan, num_devices) for plan in plans_of(config)}
@@ -79,7 +91,7 @@ def _read(config: Mapping[str, Any]) -> dict[int, PyTree]:
 
 
 def _networks(folder: str, plan: Mapping[str, Any], num_devices: int) -> PyTree:
-    """Networks and targets of a pack's lanes; what acts is in both places."""
+    """Networks, targets and running statistics of a pack's lanes; what acts is in both places."""
     init = _init_of(plan)
     with Checkpoints(RunDir(folder).pack(plan["id"]).checkpoints) as checkpoints:
         lanes, _ = restore(checkpoints, plan, "last", num_devices=num_devices, trained=init, acting=init, overrides={})
@@ -87,7 +99,7 @@ def _networks(folder: str, plan: Mapping[str, Any], num_devices: int) -> PyTree:
     if POLICY in params:
         acting = target if plan["config"]["model"].get("act_with_ema", False) else params
         params[POLICY] = target[POLICY] = acting[POLICY]
-    return {"params": params, "target": target}
+    return {"params": params, "target": target, "moments": running_moments(lanes.state)}
 
 
 def _init_of(plan: Mapping[str, Any]) -> Callable[[Any, Any], train.Lane]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiff.algorithms.normalise import normalise_obs, normalise_obs_running, obs_statistics
+from jaxdiff.algorithms.normalise import normalise_obs, normalise_obs_running, obs_statistics, running_moments
 from jaxdiff.data import Windows
 from jaxdiff.rl import Moments
 from jaxdiff.types import Algorithm, Rollout, Spec, TrainState, Transition
@@ -142,6 +142,8 @@ def test_an_update_sees_by_the_statistics_it_began_with_and_moves_them_after():
         np.testing.assert_allclose(getattr(seen, name), wanted, rtol=1e-3, atol=1e-3)
     assert int(state.step) == 2
     assert int(state.opt_state["obs"].count) == 340
+    assert running_moments(state) is state.opt_state["obs"]
+    assert running_moments(online_spy().init(jax.random.key(0), None)) is None
 
 
 def test_a_running_constant_feature_is_centred_and_not_blown_up():

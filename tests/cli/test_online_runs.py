@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 import pytest
 from toy_algorithm import plain
 
@@ -15,6 +16,7 @@ from jaxdiff.cli import evaluate
 from jaxdiff.cli import main as cli
 from jaxdiff.cli import run as commands
 from jaxdiff.cli.loops import make_loop
+from jaxdiff.cli.pack import fresh_lanes
 from jaxdiff.cli.settings import make_settings
 from jaxdiff.cli.task import make_algorithm, make_env, make_task
 from jaxdiff.cli.warm_start import check_networks
@@ -263,6 +265,27 @@ def test_acting_and_learning_need_no_dataset(with_replay):
     assert list(lanes.state.step) == [3]  # the first of the four iterations lives through a half of the warmup
     table = files.read_npz(only_pack(with_replay).train)
     assert list(table["step"]) == [2, 4]
+
+
+def test_running_statistics_come_along_with_the_networks_that_were_trained_by_them(planned, config, with_replay):
+    (pack,) = planned([*act_and_learn(config), f"--config.init_from={with_replay}", "--config.seed=3"]).packs
+    task = make_task(pack.members[0].config)
+    check_networks(pack.members[0].config, task)
+    there, here = saved(with_replay).state, jax.tree.map(plain, fresh_lanes(task, pack.members, "map")).state
+    assert float(there.opt_state["obs"].count[0]) == 3 * 8  # batches of eight in three updates
+    assert_same(here.opt_state["obs"], there.opt_state["obs"])
+    assert_same(here.params["critic"], there.params["critic"])
+    assert list(here.step) == [0]
+    adam = optax.tree.get(here.opt_state["algorithm"]["policy"], "count")
+    assert list(adam) == [0]  # the optimisers start anew
+
+
+def test_running_statistics_without_a_way_to_go_on_are_refused(config, with_replay, bandit_data, tmp_path, capsys):
+    argv = ["train", f"--config={config}:diffusion_bc={bandit_data}", f"--config.init_from={with_replay}"]
+    error = refused([*argv, "--lanes=map"], tmp_path / "run", capsys)
+    assert "normalised by running statistics" in error
+    argv = [*act_and_learn(config), f"--config.init_from={with_replay}", "--config.normalise_obs=false"]
+    assert "leave config.normalise_obs as it is there" in refused(argv, tmp_path / "run", capsys)
 
 
 @pytest.mark.parametrize("run", ["with_replay", "tuned"])
