@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxdiff import envs, evaluate, sweep, train
 from jaxdiff.cli.loops import make_loop
-from jaxdiff.cli.settings import make_settings
+from jaxdiff.cli.settings import make_settings, setting
 from jaxdiff.cli.task import Task
 from jaxdiff.cli.warm_start import start_from
 from jaxdiff.io import checkpoint, files, metrics, runs
@@ -149,6 +149,8 @@ class PackRun:
 
     def run(self, report: Callable[[int, int, str], None]) -> None:
         """Trains to the end; report(step, number of non-finite members, note) is called after every chunk."""
+        if self.step == 0 and setting(self.config, "init_from"):
+            self._evaluate()  # what it starts from is part of the answer
         while self.step < self.num_updates:
             self._advance()
             last = self.step >= self.num_updates

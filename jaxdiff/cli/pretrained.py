@@ -91,7 +91,16 @@ def check_seeds(config: Mapping[str, Any], seeds: Sequence[int]) -> None:
 
 
 def statistics(config: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray] | None:
-    """Mean and deviation of the observations that the networks to start from were trained with."""
+    """Mean and deviation of the observations that the networks to start from were trained with.
+
+    Raises:
+      ValueError: the config wants other units than those networks know.
+    """
     plans = plans_of(config)
+    if plans and bool(plans[0]["config"]["normalise_obs"]) != bool(config["normalise_obs"]):
+        raise ValueError(
+            f"config.normalise_obs={config['normalise_obs']}, and the networks of init_from={config['init_from']} were "
+            f"trained with {plans[0]['config']['normalise_obs']}; leave --config.normalise_obs away."
+        )
     saved = plans[0]["obs_statistics"] if plans else None
     return None if saved is None else (np.asarray(saved[0], np.float32), np.asarray(saved[1], np.float32))

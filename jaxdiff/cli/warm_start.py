@@ -57,7 +57,7 @@ def check_networks(config: Mapping[str, Any], task: Task) -> None:
     if running_moments(there) is not None and running_moments(here) is None:
         raise ValueError(
             f"init_from={config['init_from']} was trained on observations normalised by running statistics, which only "
-            "runs that act go on with; set --config.online.num_envs, and leave config.normalise_obs as it is there."
+            "runs that act go on with; set --config.online.num_envs."
         )
 
 

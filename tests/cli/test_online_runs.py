@@ -153,6 +153,19 @@ def test_fine_tuning_takes_over_the_task_and_the_policy_s_shape(cloned, tuned):
     assert files.read_json(RunDir(tuned).run_json)["dataset"] is None
 
 
+def test_a_fine_tuning_is_scored_before_it_begins(tuned, with_replay):
+    assert np.load(only_pack(tuned).eval)["step"].tolist() == [0, 2, 4]
+    assert np.load(only_pack(with_replay).eval)["step"].tolist() == [2, 4]  # nothing was learned before
+
+
+def test_units_that_the_networks_do_not_know_are_refused(config, cloned, tmp_path, capsys):
+    argv = [*tune(config, cloned), "--config.normalise_obs=false", f"--workdir={tmp_path / 'new'}"]
+    assert cli.main(argv) == 2
+    assert "config.normalise_obs=False" in (error := capsys.readouterr().err)
+    assert "trained with True; leave" in error
+    assert not (tmp_path / "new").exists()
+
+
 def test_the_rest_of_a_fine_tuning_starts_anew_and_learns(tuned):
     first, last = saved(tuned, 2).state, saved(tuned, 4).state
     assert list(last.step) == [4, 4]
@@ -285,7 +298,7 @@ def test_running_statistics_without_a_way_to_go_on_are_refused(config, with_repl
     error = refused([*argv, "--lanes=map"], tmp_path / "run", capsys)
     assert "normalised by running statistics" in error
     argv = [*act_and_learn(config), f"--config.init_from={with_replay}", "--config.normalise_obs=false"]
-    assert "leave config.normalise_obs as it is there" in refused(argv, tmp_path / "run", capsys)
+    assert "leave --config.normalise_obs away" in refused(argv, tmp_path / "run", capsys)
 
 
 @pytest.mark.parametrize("run", ["with_replay", "tuned"])
