@@ -69,7 +69,7 @@ def main() -> int:
     parser.add_argument("--hopper", type=Path, help="D4RL-schema file of Hopper; adds the domain hopper")
     parser.add_argument("--table", action="store_true", help="make no runs")
     flags = parser.parse_args()
-    domains = [*flags.domains.split(","), *(["hopper"] if flags.hopper else [])]
+    domains = list(dict.fromkeys([*flags.domains.split(","), *(["hopper"] if flags.hopper else [])]))
     policies = flags.policies.split(",")
     for given, known in ((domains, DOMAINS), (policies, POLICIES)):
         if not set(given) <= set(known):
