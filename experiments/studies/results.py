@@ -28,19 +28,20 @@ def arguments(domain: str, policy: str, folder: Path, hopper: Path | None) -> li
     return [*line, f"--config.dataset={hopper}"] if domain == "hopper" else line
 
 
-def row(policy: str, folder: Path) -> tuple[float, str] | None:
-    """(score to sort by, line of the table) of a finished run; None otherwise."""
+def row(policy: str, folder: Path) -> tuple[float, str, str] | None:
+    """(number to sort by, line of the table, what the numbers are) of a finished run; None otherwise."""
     if not RunDir(folder).is_done():
         return None
     run = load_run(folder)
-    (setting,) = collect(run).settings
+    results = collect(run)
+    (setting,) = results.settings
     last, running, best = setting.last, setting.running, setting.best
     if last is None or running is None or best is None:
         return None
     seconds = sum(float(pack.done["wall_seconds"]) for pack in run.packs if pack.done)
     cells = [f"`{policy}`", f"{last.iqm:.1f}", interval(last), f"{running.iqm:.1f}", f"{best.iqm:.1f}"]
     cells += [f"{len(setting.counted)}/{len(setting.members)}", f"{seconds / 60:.1f}"]
-    return last.iqm, f"| {' | '.join(cells)} |"
+    return last.iqm, f"| {' | '.join(cells)} |", results.quantity_name
 
 
 def interval(estimate: Estimate) -> str:
@@ -55,8 +56,9 @@ def table(domain: str, out: Path) -> str:
     if not rows:
         return ""
     facts = DOMAINS[domain]
-    head = f"**{facts.env}**, {facts.num_updates:,} updates of {facts.batch_size}, {facts.eval_episodes} episodes each"
-    lines = [line for _, line in sorted(rows, reverse=True)]
+    length = f"{facts.num_updates:,} updates of {facts.batch_size}, {facts.eval_episodes} episodes each"
+    head = f"**{facts.env}**, {rows[0][2]}; {length}"
+    lines = [line for _, line, _ in sorted(rows, reverse=True)]
     return "\n".join([f"{head}\n", COLUMNS, "|:--|--:|--:|--:|--:|--:|--:|", *lines])
 
 
