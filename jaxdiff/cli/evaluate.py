@@ -23,6 +23,7 @@ from jaxdiff import sweep
 from jaxdiff.cli import config as configs
 from jaxdiff.cli.loops import make_loop
 from jaxdiff.cli.pack import make_evaluation
+from jaxdiff.cli.pretrained import saved_statistics
 from jaxdiff.cli.restore import apply_settings, parse_settings, restore
 from jaxdiff.cli.run import use_all_cores, use_compilation_cache
 from jaxdiff.cli.scores import PackScores, settings, summary, sweep_points, table
@@ -131,8 +132,7 @@ def evaluate_pack(request: Request, plan: Mapping[str, Any], known: Mapping[str,
     described = known["dataset"] is not None and plan["config"]["env"] == known["env"]
     if request.env is not None and described:  # then run.json describes this pack's data
         _check_sizes(env.spec, known["dataset"])
-    saved = plan["obs_statistics"]
-    statistics = None if saved is None else (np.asarray(saved[0], np.float32), np.asarray(saved[1], np.float32))
+    statistics = saved_statistics(plan)
     task = Task(make_algorithm(config, env.spec, statistics), env, None, None, statistics)
     # What an online lane has lived through is part of its checkpoint.
     lived_in = make_env(plan["config"]) if is_online(plan["config"]) else env

@@ -102,5 +102,10 @@ def statistics(config: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray] | Non
             f"config.normalise_obs={config['normalise_obs']}, and the networks of init_from={config['init_from']} were "
             f"trained with {plans[0]['config']['normalise_obs']}; leave --config.normalise_obs away."
         )
-    saved = plans[0]["obs_statistics"] if plans else None
+    return saved_statistics(plans[0]) if plans else None
+
+
+def saved_statistics(plan: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Mean and deviation of the observations that a pack was trained on; None where it took them as they are."""
+    saved = plan["obs_statistics"]
     return None if saved is None else (np.asarray(saved[0], np.float32), np.asarray(saved[1], np.float32))

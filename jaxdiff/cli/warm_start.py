@@ -9,7 +9,7 @@ import numpy as np
 from jaxdiff import sweep, train
 from jaxdiff.algorithms.normalise import running_moments
 from jaxdiff.cli.loops import make_loop
-from jaxdiff.cli.pretrained import POLICY, members_of, plans_of
+from jaxdiff.cli.pretrained import POLICY, members_of, plans_of, saved_statistics
 from jaxdiff.cli.restore import restore
 from jaxdiff.cli.settings import make_settings
 from jaxdiff.cli.task import Task, make_algorithm, make_env
@@ -104,10 +104,9 @@ def _networks(folder: str, plan: Mapping[str, Any], num_devices: int) -> PyTree:
 
 def _init_of(plan: Mapping[str, Any]) -> Callable[[Any, Any], train.Lane]:
     """The start of a lane of a pack."""
-    config, saved = plan["config"], plan["obs_statistics"]
+    config = plan["config"]
     env = make_env(config)
-    means = None if saved is None else (np.asarray(saved[0], np.float32), np.asarray(saved[1], np.float32))
-    init = make_loop(config, make_algorithm(config, env.spec, means), env).init
+    init = make_loop(config, make_algorithm(config, env.spec, saved_statistics(plan)), env).init
     if isinstance(env, HostEnv):
         env.close()
     return init
