@@ -49,6 +49,15 @@ class Trajectory:
 
 
 @dataclasses.dataclass(frozen=True)
+class Region:
+    """A named box in the first numbers of an observation: a room of a maze, for example."""
+
+    name: str
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Spec:
     """Static facts about a task: hashable, so it can select a compiled program.
 
@@ -62,6 +71,9 @@ class Spec:
     num_agents: int | None = None  # None: no agent axis; otherwise arrays carry [A, ...] before features
     reference_scores: tuple[float, float] | None = None  # (random, expert) returns: normalised scores 0 and 100
     history: int = 1  # obs holds so many observations in a row, oldest first, each of obs_dim / history numbers
+    goal: tuple[float, ...] | None = None  # the observation to arrive at, where the task has one that never changes
+    goal_dim: int = 0  # the last so many numbers of obs are this episode's goal, for the first so many numbers of obs
+    regions: tuple[Region, ...] = ()  # what a plan may be asked to visit or to avoid
 
 
 @struct.dataclass
@@ -78,6 +90,19 @@ class TrainState:
     hparams: Any  # a struct.dataclass of float32 scalars
 
 
+@struct.dataclass
+class Plans:
+    """Trajectories that a planner would choose from, best first, in the units of the task.
+
+    An observation here is the task's without its goal (`Spec.goal_dim`).
+    """
+
+    obs: Array  # [*B, N, H, O]; [..., 0, :] is the present
+    action: Array  # [*B, N, H, U] in [-1, 1]
+    value: Array  # [*B, N] what they are ranked by, 0 where nothing ranks them
+    path: Array  # [K + 1, *B, H, O] how the best came out of noise, one row per network call
+
+
 class Algorithm(NamedTuple):
     """A learning method as pure functions.
 
@@ -89,6 +114,9 @@ class Algorithm(NamedTuple):
     explore: as act, for the online loop; None: act
     decide: (key, state, obs [*B, O], or [*B, h, O] with a window) -> (action chunk [*B, C, U], record [*B, ...]), for
       methods that learn from what the newest policy did: update then takes a `Rollout`. None: any data will do
+    fit: (state, dataset) -> state, called once before the first update: what is measured on the data, such as their
+      range. None: nothing is
+    plan: (key, state, obs [*B, O]) -> Plans, of a planner: what it would choose from, for pictures. None: no planner
     """
 
     init: Callable[[Key, Any], TrainState]
@@ -98,6 +126,8 @@ class Algorithm(NamedTuple):
     window: Any = None
     explore: Callable[[Key, TrainState, Array, PyTree], tuple[Array, PyTree]] | None = None
     decide: Callable[[Key, TrainState, Array], tuple[Array, PyTree]] | None = None
+    fit: Callable[[TrainState, Any], TrainState] | None = None
+    plan: Callable[[Key, TrainState, Array], Plans] | None = None
 
 
 class TimeStep(NamedTuple):
