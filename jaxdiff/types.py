@@ -110,7 +110,7 @@ class Algorithm(NamedTuple):
     update(key, state, batch [B]) -> (TrainState, Metrics); the batch is a `Transition`, or see window and decide
     act(key, state, obs [*B, O], memory) -> (action chunk [*B, C, U], memory)
     init_memory(batch_shape) -> memory
-    window: what update's batches are cut from, (history, chunk); None: single transitions
+    window: what update's batches are, `data.Window` (history, chunk) or `data.Segment`; None: single transitions
     explore: as act, for the online loop; None: act
     decide: (key, state, obs [*B, O], or [*B, h, O] with a window) -> (action chunk [*B, C, U], record [*B, ...]), for
       methods that learn from what the newest policy did: update then takes a `Rollout`. None: any data will do

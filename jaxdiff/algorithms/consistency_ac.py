@@ -35,7 +35,8 @@ import numpy as np
 from jaxdiff import diffusion
 from jaxdiff.algorithms import chain_q
 from jaxdiff.algorithms.chain_q import ChainPolicy, make_chain_q
-from jaxdiff.algorithms.policy import PolicyConfig, make_network, make_policy, make_schedule
+from jaxdiff.algorithms.policy import PolicyConfig, make_network, make_policy
+from jaxdiff.algorithms.process import make_schedule
 from jaxdiff.diffusion.consistency import PairWeight, noise_ratio
 from jaxdiff.suggest import unknown_name
 from jaxdiff.types import Algorithm, Array, Key, Metrics, PyTree, Spec, TrainState

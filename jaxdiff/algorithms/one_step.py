@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff import diffusion
-from jaxdiff.algorithms.policy import PolicyConfig, make_network, make_policy, make_schedule
+from jaxdiff.algorithms.policy import PolicyConfig, make_network, make_policy
+from jaxdiff.algorithms.process import make_schedule
 from jaxdiff.networks import Mlp
 from jaxdiff.types import Array, Key, PyTree, Spec
 

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-import numpy as np
 
 from jaxdiff import diffusion
+from jaxdiff.algorithms.process import check_process, make_process
 from jaxdiff.networks import ACTIVATIONS, BIASES, NETWORKS, SEQUENCE_NETWORKS
 from jaxdiff.suggest import unknown_name
 from jaxdiff.types import Array, Key, PyTree, Spec
@@ -69,27 +69,12 @@ def _check(config: PolicyConfig) -> None:
         "network": (config.network, NETWORKS),
         "activation": (config.activation, ACTIVATIONS),
         "bias": (config.bias, BIASES),
-        "schedule": (config.schedule, diffusion.SCHEDULES),
-        "kind": (config.kind, diffusion.PARAMETERISATIONS),
-        "sampler": (config.sampler, diffusion.SOLVERS),
-        "spacing": (config.spacing, diffusion.GRIDS),
         "clip": (config.clip, CLIPS),
     }
     for field, (value, registry) in known.items():
         if value not in registry:
             raise unknown_name(field, value, registry)
-    if config.spacing == "custom" or (config.spacing in diffusion.INDEX_SPACINGS and not config.num_levels):
-        raise ValueError(
-            f"spacing={config.spacing!r} with num_levels={config.num_levels}; 'custom' needs levels that no config "
-            "holds, and spacings of a discrete chain need its num_levels >= 1. Choose uniform, logsnr or karras."
-        )
-    if config.num_steps < 1 or config.num_levels < 0:
-        raise ValueError(
-            f"num_steps={config.num_steps} and num_levels={config.num_levels}; a policy needs num_steps >= 1 and "
-            "num_levels >= 1, or 0 for continuous time."
-        )
-    if not 0.0 <= config.t_end < 1.0:
-        raise ValueError(f"t_end={config.t_end}; allowed: 0 (clean data) to below 1; 1e-3 is usual for DPM-Solver.")
+    check_process(config)
     if not 0 <= config.grad_steps <= config.num_steps:
         raise ValueError(f"grad_steps={config.grad_steps}; allowed: 0 (all) to num_steps={config.num_steps}.")
 
@@ -129,16 +114,6 @@ def make_network(config: PolicyConfig, spec: Spec) -> PolicyNetwork:
     return PolicyNetwork(init, bind)
 
 
-def make_schedule(config: PolicyConfig) -> diffusion.Schedule:
-    """The noise schedule that a config names."""
-    factory = diffusion.SCHEDULES[config.schedule]
-    if config.schedule == "vp":
-        return factory(beta_max=config.beta_max)
-    if config.schedule in ("linear", "cosine_betas"):
-        return factory(num_steps=config.num_levels or 1000)
-    return factory()
-
-
 def _clip_sample(x: Array, level: diffusion.Level, noise: Array) -> Array:
     """A chain's state in [-1, 1], but for the noise that it starts from."""
     del noise
@@ -153,33 +128,12 @@ def make_policy(config: PolicyConfig, spec: Spec) -> DiffusionPolicy:
       ValueError: step counts out of range, or a kind the schedule cannot express.
     """
     _check(config)
-    network, schedule = make_network(config, spec), make_schedule(config)
-    bind = network.bind
-    noisiest = diffusion.level_at(schedule, 1.0)
-    if config.kind in ("eps", "score") and noisiest.alpha == 0.0:
-        raise ValueError(
-            f"kind={config.kind!r} is undefined on schedule={config.schedule!r}, where alpha(1) = 0; "
-            "use 'flow', 'v' or 'x0'."
-        )
-    prior_std = float(np.hypot(noisiest.alpha, noisiest.sigma))  # of x_T when actions have variance 1; 1 for vp
-    chain = {"num_levels": config.num_levels} if config.spacing in diffusion.INDEX_SPACINGS else {}
-    table = diffusion.make_table(
-        config.sampler, schedule, config.num_steps, t_end=config.t_end, spacing=config.spacing, grid=chain
-    )
-    # Networks see a step index, as the papers' do; a level between two training levels gets a fractional one.
-    scale, shift = (config.num_levels, -1.0) if config.num_levels else (1000.0, 0.0)
-
-    def c_noise(level: diffusion.Level) -> Any:
-        return scale * level.t + shift
+    network, process = make_network(config, spec), make_process(config)
+    bind, c_noise, table = network.bind, process.c_noise, process.table
 
     def noise_at_random(key: Key, action: Array) -> tuple[diffusion.Level, Array]:
         key_time, key_noise = jax.random.split(key)
-        batch = action.shape[:-1]
-        if config.num_levels:
-            t = diffusion.discrete_times(key_time, batch, config.num_levels)
-        else:
-            t = diffusion.uniform_times(key_time, batch)
-        return diffusion.level_at(schedule, t), jax.random.normal(key_noise, action.shape)
+        return process.random_level(key_time, action.shape[:-1]), jax.random.normal(key_noise, action.shape)
 
     def loss(key: Key, params: PyTree, obs: Array, action: Array) -> Array:
         level, eps = noise_at_random(key, action)
@@ -204,7 +158,7 @@ def make_policy(config: PolicyConfig, spec: Spec) -> DiffusionPolicy:
         return diffusion.clip(denoise) if config.clip == "prediction" else denoise
 
     def start(key: Key, batch_shape: tuple[int, ...]) -> Array:
-        return prior_std * jax.random.normal(key, (*batch_shape, spec.action_dim))
+        return process.prior_std * jax.random.normal(key, (*batch_shape, spec.action_dim))
 
     def sample(key: Key, params: PyTree, obs: Array, temperature: ArrayLike = 1.0, guide: Guide | None = None) -> Array:
         key_start, key_chain = jax.random.split(key)

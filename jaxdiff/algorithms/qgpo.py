@@ -35,7 +35,8 @@ from jaxdiff import diffusion
 from jaxdiff.algorithms.contracts import check_batch, check_obs
 from jaxdiff.algorithms.critics import make_critics
 from jaxdiff.algorithms.optimiser import cosine_decay
-from jaxdiff.algorithms.policy import PolicyConfig, make_policy, make_schedule
+from jaxdiff.algorithms.policy import PolicyConfig, make_policy
+from jaxdiff.algorithms.process import make_schedule
 from jaxdiff.algorithms.steps import Learned, initial_state, learn, next_state
 from jaxdiff.networks import MlpDenoiser
 from jaxdiff.rl import polyak, soft_backup, td_target

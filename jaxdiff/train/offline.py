@@ -5,7 +5,7 @@ Lanes are put side by side by `jaxdiff.sweep`; here there is no lane axis.
 
 import jax
 
-from jaxdiff.data import Dataset, sample_batch, sample_windows
+from jaxdiff.data import Dataset, Segment, sample_batch, sample_segments, sample_windows
 from jaxdiff.train.lanes import Chunk, Lane, average, is_finite, keep
 from jaxdiff.types import Algorithm, Array, Key, Metrics, PyTree
 
@@ -32,6 +32,8 @@ def make_chunk(algorithm: Algorithm, batch_size: int) -> Chunk:
     def draw(key: Key, dataset: Dataset) -> PyTree:
         if algorithm.window is None:
             return sample_batch(key, dataset, batch_size)
+        if isinstance(algorithm.window, Segment):
+            return sample_segments(key, dataset, batch_size, algorithm.window)
         return sample_windows(key, dataset, batch_size, algorithm.window)
 
     def update(lane: Lane, dataset: Dataset) -> tuple[Lane, Metrics, Array]:

@@ -31,7 +31,8 @@ import pytest
 from quick_jit import quick_jit
 
 from jaxdiff.algorithms import idql, ifql
-from jaxdiff.algorithms.policy import PolicyConfig, make_schedule
+from jaxdiff.algorithms.policy import PolicyConfig
+from jaxdiff.algorithms.process import make_schedule
 from jaxdiff.diffusion import make_table
 from jaxdiff.envs import probes
 from jaxdiff.types import Algorithm, Spec, TrainState, Transition
