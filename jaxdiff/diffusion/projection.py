@@ -1,9 +1,8 @@
 """Known entries of x0 (the first state of a plan, a goal): held in the prediction, or in the state after every row.
 
-`inpaint` is a denoiser and works with every sampler. The others are hooks, `sample(project=...)`, for samplers of whole
-steps; they also tell the network, through x_t, what is known.
+`inpaint` and `hold_known` are denoisers and work with every sampler. The others are hooks, `sample(project=...)`, for
+samplers of whole steps. All but `inpaint` also tell the network, through x_t, what is known.
 """
-
 
 import jax.numpy as jnp
 import numpy as np
@@ -29,6 +28,24 @@ def inpaint(denoise: Denoiser, mask: Array, known: Array) -> Denoiser:
     """
     _check_mask(mask)
     return lambda x, level: _write(denoise(x, level), mask, known, known)
+
+
+def hold_known(denoise: Denoiser, mask: Array, known: Array) -> Denoiser:
+    """Shows the network the clean known values where mask is true, and puts them into its prediction there too.
+
+    The other entries go where they would under the hook `keep_known`, but with every sampler, inner stages included;
+    the chain ends at the known values.
+
+    Args:
+      denoise: the denoiser, of a network trained with `keep_known` applied to x_t.
+      mask: booleans that broadcast to x [*B, ..., D].
+      known: values that broadcast to x; those where mask is false are ignored.
+
+    Raises:
+      ValueError: a mask that is not boolean; when called, shapes that do not broadcast to that of x.
+    """
+    _check_mask(mask)
+    return lambda x, level: _write(denoise(_write(x, mask, known, known), level), mask, known, known)
 
 
 def keep_known(mask: Array, known: Array) -> Projection:

@@ -9,6 +9,8 @@ from jaxdiff.diffusion import (
     dpmpp,
     flow,
     grid_levels,
+    heun,
+    hold_known,
     inpaint,
     keep_known,
     level_at,
@@ -36,6 +38,37 @@ def test_inpainted_entries_end_at_what_is_known_and_the_others_where_they_would(
         np.testing.assert_allclose(x0[:, MASK], KNOWN[:, MASK], atol=1e-6)
         free = sample(denoise, table, jnp.asarray(X), KEY)
         np.testing.assert_allclose(x0[:, 1], free[:, 1], atol=1e-6)
+
+
+def mixing(x, level):
+    """A denoiser whose entries see one another."""
+    return jnp.tanh(x + 0.5 * jnp.roll(x, 1, axis=-1)) * level.alpha
+
+
+@pytest.mark.parametrize("make", [ddpm, ddim, dpmpp])
+def test_held_entries_move_the_others_as_the_hook_does(make):
+    table = make(grid_levels(vp(), 4))
+    x0 = sample(hold_known(mixing, MASK, KNOWN), table, jnp.asarray(X), KEY, project=keep_known(MASK, KNOWN))
+    hooked = sample(mixing, table, jnp.asarray(X), KEY, project=keep_known(MASK, KNOWN))
+    np.testing.assert_allclose(x0, hooked, atol=1e-6)  # the same noise, drawn beside a hook or not
+    if not table.noisy_rows:
+        held = sample(hold_known(mixing, MASK, KNOWN), table, jnp.asarray(X))
+        np.testing.assert_allclose(held, hooked, atol=1e-5)
+        assert np.abs(held - sample(inpaint(mixing, MASK, KNOWN), table, jnp.asarray(X)))[:, 1].max() > 0.01
+
+
+def test_held_entries_are_shown_to_every_inner_stage():
+    seen = []
+
+    def watching(x, level):
+        seen.append(x)
+        return mixing(x, level)
+
+    table = heun(grid_levels(vp(), 3), vp())
+    x0 = sample(hold_known(watching, MASK, KNOWN), table, jnp.asarray(X))
+    assert len(seen) == table.num_calls == 5
+    for x in (*seen, x0):
+        np.testing.assert_allclose(x[:, MASK], KNOWN[:, MASK], atol=1e-5)
 
 
 @pytest.mark.parametrize("t", [0.0, 0.3, 1.0])
@@ -88,6 +121,7 @@ def test_masks_and_values_that_do_not_fit_are_refused_with_both_shapes():
     x, level = jnp.asarray(X), level_at(vp(), 0.5)
     for call in (
         lambda mask, known: inpaint(denoise, mask, known)(x, level),
+        lambda mask, known: hold_known(denoise, mask, known)(x, level),
         lambda mask, known: keep_known(mask, known)(x, level, x),
         lambda mask, known: renoise_known(mask, known)(x, level, x),
     ):
