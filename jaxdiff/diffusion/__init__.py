@@ -68,7 +68,7 @@ from jaxdiff.diffusion.matching import (
     straightness,
 )
 from jaxdiff.diffusion.metrics import METRICS, pseudo_huber
-from jaxdiff.diffusion.projection import inpaint, keep_known, renoise_known
+from jaxdiff.diffusion.projection import hold_known, inpaint, keep_known, renoise_known
 from jaxdiff.diffusion.schedules import (
     SCHEDULES,
     Schedule,
@@ -99,6 +99,7 @@ from jaxdiff.diffusion.solvers import (
     INDEX_SPACINGS,
     SOLVERS,
     Combination,
+    Projection,
     Table,
     align,
     consistency_chain,
@@ -160,6 +161,7 @@ __all__ = [
     "Network",
     "OdeLikelihood",
     "Parameterisation",
+    "Projection",
     "Scale",
     "Scaling",
     "Schedule",
@@ -208,6 +210,7 @@ __all__ = [
     "gaussian_decoder",
     "grid_levels",
     "heun",
+    "hold_known",
     "ict_num_levels",
     "ict_probabilities",
     "ict_sigmas",

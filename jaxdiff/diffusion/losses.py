@@ -15,6 +15,7 @@ from jaxdiff.diffusion.kinds import Kind, edm_kind, parameterisation
 from jaxdiff.diffusion.level import Level, add_noise, expand_to
 from jaxdiff.diffusion.metrics import METRICS, Metric
 from jaxdiff.diffusion.schedules import Schedule, diffusion_squared
+from jaxdiff.diffusion.solvers.loop import Projection
 from jaxdiff.suggest import unknown_name
 from jaxdiff.types import Array
 
@@ -139,6 +140,7 @@ def denoising_loss(
     weight: str | Weight | None = None,
     c_noise: Callable[[Level], Any] | None = None,
     metric: str | Metric = "l2",
+    project: Projection | None = None,
 ) -> Array:
     """Weighted squared error of the prediction, mean over D: w(level) |x0 - x0_hat|**2 / D.
 
@@ -148,7 +150,7 @@ def denoising_loss(
     Args:
       network: F, called (x [*B, D], t [*B], cond) -> [*B, D].
       kind: what F predicts: a name in PARAMETERISATIONS, or a Parameterisation.
-      level: noise levels [*B].
+      level: noise levels [*B], or of fewer axes: x0 [B, H, D] may have one level [B] or one per token [B, H].
       x0: data [*B, D].
       eps: standard normal noise [*B, D].
       cond: conditioning for the network.
@@ -156,14 +158,18 @@ def denoising_loss(
         ("score": times sigma; "consistency": the error of x0_hat).
       c_noise: the network's noise input as a function of the level; None takes the kind's own.
       metric: how an error [*B, D] is measured, a name in METRICS or a function to [*B]. A weight multiplies the metric
-        of the x0 error; there is no such thing as another kind's error in a metric that is not a square.
+        of the x0 error; there is no such thing as another kind's error in a metric that is not a square. A function to
+        fewer axes, such as one number per plan, goes with the kind's own weight, or with levels of no more axes.
+      project: (x_t, level, eps) -> x_t, applied before the network sees x_t, as `sample` does with the same hook; the
+        target stays that of x0 and eps. For example `keep_known`.
 
     Returns:
       Loss per example, [*B].
 
     Raises:
       KeyError: unknown kind, weight or metric.
-      ValueError: eps or the network's output is not shaped like x0.
+      ValueError: eps, the projected x_t or the network's output is not shaped like x0; a metric with fewer axes than
+        the weight.
     """
     param = parameterisation(kind)
     weigh = None if weight is None else weight_of(weight)
@@ -174,12 +180,27 @@ def denoising_loss(
         raise ValueError(f"eps has shape {eps.shape} and x0 {x0.shape}; each example needs noise of its own shape.")
     scaling = param.scaling(level)
     x_t = add_noise(level, x0, eps)
+    if project is not None:
+        x_t = _projected(project, x_t, level, eps)
     error = predict(network, scaling.c_in, x_t, (c_noise or param.c_noise)(level), cond) - param.target(level, x0, eps)
     if weigh is None or (isinstance(weight, str) and weight == kind):
         own = error if param.error_scale is None else expand_to(param.error_scale(level), error) * error
         return measure(own)
     measured = measure(expand_to(scaling.c_out, error) * error)
-    return expand_to(weigh(level), measured) * measured
+    factor = weigh(level)
+    if jnp.ndim(factor) > measured.ndim:
+        raise ValueError(
+            f"the weight has shape {jnp.shape(factor)} and the metric's result {measured.shape}: a metric of whole "
+            "examples needs one level for each, or the kind's own loss (weight=None)."
+        )
+    return expand_to(factor, measured) * measured
+
+
+def _projected(project: Projection, x_t: Array, level: Level, eps: Array) -> Array:
+    moved = project(x_t, level, eps)
+    if moved.shape != x_t.shape:
+        raise ValueError(f"project made shape {moved.shape} of x_t {x_t.shape}; they must be equal.")
+    return moved
 
 
 def score_matching_loss(

@@ -11,6 +11,7 @@ from jaxdiff.diffusion import (
     denoising_loss,
     edm_weight,
     flow,
+    keep_known,
     level_at,
     likelihood_weight,
     min_snr_weight,
@@ -214,3 +215,63 @@ def test_unknown_names_are_answered_with_the_nearest():
         denoising_loss(lambda x, t, cond: x, "eps", level, x0, x0, weight="min_srn")
     with pytest.raises(KeyError, match=r"unknown parameterisation 'scores'; did you mean 'score'\?"):
         denoising_loss(lambda x, t, cond: x, "scores", level, x0, x0)
+
+
+TOKENS = np.random.default_rng(1).normal(size=(2, 2, 4, 3))  # x0 and eps [B, H, D]
+TOKEN_TIMES = np.linspace(0.1, 0.9, 8).reshape(2, 4)
+
+
+@kinds
+def test_every_token_may_have_a_level_of_its_own(kind, x64):
+    """The loss of a plan whose tokens have their own levels is that of its tokens as so many examples."""
+    x0, eps = map(jnp.asarray, TOKENS)
+    level = level_at(vp(), TOKEN_TIMES)
+
+    def network(x, t, cond):
+        return jnp.tanh(x) + t[..., None]
+
+    flat = jax.tree.map(lambda leaf: leaf.reshape(8), level)
+    for weight in (None, "min_snr"):
+        got = denoising_loss(network, kind, level, x0, eps, weight=weight)
+        each = denoising_loss(network, kind, flat, x0.reshape(8, 3), eps.reshape(8, 3), weight=weight)
+        np.testing.assert_allclose(got, each.reshape(2, 4), rtol=1e-9)
+    token = np.linspace(0.0, 1.0, 4)[None, :, None]
+    plain = denoising_loss(network, kind, level, x0, eps)
+    per_plan = denoising_loss(
+        network, kind, level, x0, eps, metric=lambda error: jnp.mean(token * error**2, axis=(-2, -1))
+    )
+    np.testing.assert_allclose(per_plan, np.mean(token[..., 0] * plain, axis=-1), rtol=1e-9)
+
+
+def test_a_metric_of_whole_plans_needs_one_level_a_plan_or_the_kind_s_own_weight(x64):
+    x0, eps = map(jnp.asarray, TOKENS)
+
+    def per_plan(error):
+        return jnp.mean(jnp.square(error), axis=(-2, -1))
+
+    def losses(level, **options):
+        return denoising_loss(lambda x, t, cond: jnp.tanh(x), "x0", level, x0, eps, **options)
+
+    one = level_at(vp(), np.array([0.3, 0.6]))
+    got = losses(one, weight="snr", metric=per_plan)
+    np.testing.assert_allclose(got, np.mean(losses(one, weight="snr"), axis=-1), rtol=1e-9)
+    with pytest.raises(ValueError, match=r"weight has shape \(2, 4\) and the metric's result \(2,\)"):
+        losses(level_at(vp(), TOKEN_TIMES), weight="snr", metric=per_plan)
+
+
+def test_a_hook_changes_what_the_network_sees_and_not_what_it_is_to_say(x64):
+    x0, eps = map(jnp.asarray, TOKENS)
+    mask, seen = np.array([True, False, False]), []
+
+    def network(x, t, cond):
+        seen.append(x)
+        return jnp.tanh(x)
+
+    level = level_at(vp(), np.array([0.3, 0.6]))
+    got = denoising_loss(network, "eps", level, x0, eps, project=keep_known(mask, x0))
+    a, s = level.alpha[:, None, None], level.sigma[:, None, None]
+    x_t = np.where(mask, TOKENS[0], a * TOKENS[0] + s * TOKENS[1])
+    np.testing.assert_allclose(seen[0], x_t, rtol=1e-12)
+    np.testing.assert_allclose(got, np.mean((np.tanh(x_t) - TOKENS[1]) ** 2, axis=-1), rtol=1e-9)
+    with pytest.raises(ValueError, match=r"project made shape \(2, 3\) of x_t \(2, 4, 3\)"):
+        denoising_loss(network, "eps", level, x0, eps, project=lambda x, level, eps: x[:, 0])

@@ -4,7 +4,7 @@ from jaxdiff.diffusion.solvers.ancestral import consistency_chain, ddim, ddpm, d
 from jaxdiff.diffusion.solvers.edm import heun
 from jaxdiff.diffusion.solvers.grid_index import INDEX_SPACINGS
 from jaxdiff.diffusion.solvers.grids import GRIDS, grid_levels, uniform_grid
-from jaxdiff.diffusion.solvers.loop import initial_noise, sample
+from jaxdiff.diffusion.solvers.loop import Projection, initial_noise, sample
 from jaxdiff.diffusion.solvers.multistep import dpmpp
 from jaxdiff.diffusion.solvers.registry import SOLVERS, make_table
 from jaxdiff.diffusion.solvers.sde import pf_ode, predictor_corrector, resample, reverse_sde
@@ -17,6 +17,7 @@ __all__ = [
     "INDEX_SPACINGS",
     "SOLVERS",
     "Combination",
+    "Projection",
     "Table",
     "align",
     "consistency_chain",

@@ -144,7 +144,7 @@ def _check(table: Table, key: Key | None, grad_steps: int | None, project: Proje
     if project is not None and table.base is not None:
         raise ValueError(
             "project= needs a table whose every row is a whole step, and this one has inner stages; use a one-stage or "
-            "multistep sampler, or project the x0-prediction with `inpaint`."
+            "multistep sampler, or hold what is known with `hold_known` or `inpaint`."
         )
     if grad_steps is not None and not 1 <= grad_steps <= num_calls:
         raise ValueError(f"grad_steps={grad_steps}; allowed: 1 to {num_calls} (the table's calls), or None for all.")
