@@ -4,12 +4,12 @@ from jaxdiff.diffusion.solvers.ancestral import consistency_chain, ddim, ddpm, d
 from jaxdiff.diffusion.solvers.edm import heun
 from jaxdiff.diffusion.solvers.grid_index import INDEX_SPACINGS
 from jaxdiff.diffusion.solvers.grids import GRIDS, grid_levels, uniform_grid
-from jaxdiff.diffusion.solvers.loop import Projection, initial_noise, sample
+from jaxdiff.diffusion.solvers.loop import Projection, initial_noise, sample, sample_path
 from jaxdiff.diffusion.solvers.multistep import dpmpp
 from jaxdiff.diffusion.solvers.registry import SOLVERS, make_table
 from jaxdiff.diffusion.solvers.sde import pf_ode, predictor_corrector, resample, reverse_sde
 from jaxdiff.diffusion.solvers.singlestep import dpm_single, dpmpp_2s_ancestral, orders_for, stage_levels
-from jaxdiff.diffusion.solvers.table import Combination, Table, align, stack
+from jaxdiff.diffusion.solvers.table import Combination, Table, align, rows, stack
 from jaxdiff.diffusion.solvers.unipc import unipc
 
 __all__ = [
@@ -36,7 +36,9 @@ __all__ = [
     "predictor_corrector",
     "resample",
     "reverse_sde",
+    "rows",
     "sample",
+    "sample_path",
     "stack",
     "stage_levels",
     "uniform_grid",

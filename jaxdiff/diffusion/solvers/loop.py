@@ -51,6 +51,57 @@ def sample(
       ValueError: noise to be drawn without a key, grad_steps outside 1 .. N, a table with a leading axis, or `project`
         with a table of several stages per step, whose inner states it would tear apart.
     """
+    options = _Options(temperature, grad_steps, unroll, remat, project)
+    return _run(denoise, table, x_T, key, options, record=False)[0]
+
+
+def sample_path(
+    denoise: Denoiser,
+    table: Table,
+    x_T: Array,
+    key: Key | None = None,
+    *,
+    temperature: ArrayLike = 1.0,
+    grad_steps: int | None = None,
+    unroll: bool | None = None,
+    remat: bool = False,
+    project: Projection | None = None,
+) -> tuple[Array, Array]:
+    """As `sample`, with every state on the way: how a sample came out of noise.
+
+    Arguments and errors are those of `sample`.
+
+    Returns:
+      (x0 [*B, D], path [N + 1, *B, D]): path[k] is where call k is made, at the table's level k, and path[N] is x0.
+      path[0] is x_T, after `project` if there is one.
+    """
+    options = _Options(temperature, grad_steps, unroll, remat, project)
+    x0, path = _run(denoise, table, x_T, key, options, record=True)
+    assert path is not None
+    return x0, path
+
+
+def initial_noise(key: Key, table: Table, shape: tuple[int, ...]) -> Array:
+    """Noise at the scale of a table's first level: sigma_T z, [*shape]. Consumes key.
+
+    On variance-preserving schedules with little signal left that is the standard normal, with alpha = 1 sigma_max z.
+    """
+    return table.level.sigma[0] * jax.random.normal(key, shape)
+
+
+class _Options(NamedTuple):
+    temperature: ArrayLike
+    grad_steps: int | None
+    unroll: bool | None
+    remat: bool
+    project: Projection | None
+
+
+def _run(
+    denoise: Denoiser, table: Table, x_T: Array, key: Key | None, options: _Options, *, record: bool
+) -> tuple[Array, Array | None]:
+    """The result of a table and, with `record`, the states [N + 1, *B, D] from the first to it."""
+    temperature, grad_steps, unroll, remat, project = options
     _check(table, key, grad_steps, project)
     num_calls = table.num_calls
     x = jnp.asarray(x_T, dtype=jnp.promote_types(x_T.dtype, jnp.float32))
@@ -62,6 +113,7 @@ def sample(
         table,
         _Noise(key_rows, x, table.noisy_rows, jnp.asarray(temperature, x.dtype)),
         _Noise(key_projection, x, 0 if project is None else num_calls + 1, jnp.ones((), x.dtype)),
+        record,
     )
     if project is not None:
         x = _project(project, x, jax.tree.map(lambda leaf: leaf[0], table.level), chain.projection_noise.row(num_calls))
@@ -69,17 +121,15 @@ def sample(
     run = _loop if (num_calls < UNROLL_BELOW if unroll is None else unroll) else _scan
     cut = 0 if grad_steps is None else num_calls - grad_steps
     carry = _Carry(x, None if table.base is None else x, (jnp.zeros_like(x),) * (history - 1))
+    early = None
     if cut:
-        carry = jax.lax.stop_gradient(run(chain, carry, 0, cut))
-    return run(chain, carry, cut, num_calls).x.astype(x_T.dtype)
-
-
-def initial_noise(key: Key, table: Table, shape: tuple[int, ...]) -> Array:
-    """Noise at the scale of a table's first level: sigma_T z, [*shape]. Consumes key.
-
-    On variance-preserving schedules with little signal left that is the standard normal, with alpha = 1 sigma_max z.
-    """
-    return table.level.sigma[0] * jax.random.normal(key, shape)
+        carry, early = jax.lax.stop_gradient(run(chain, carry, 0, cut))
+    carry, late = run(chain, carry, cut, num_calls)
+    x0 = carry.x.astype(x_T.dtype)
+    if late is None:
+        return x0, None
+    states = (x[None], late) if early is None else (x[None], early, late)
+    return x0, jnp.concatenate(states).astype(x_T.dtype)
 
 
 class _Carry(NamedTuple):
@@ -131,6 +181,7 @@ class _Chain(NamedTuple):
     table: Table
     noise: _Noise
     projection_noise: _Noise
+    record: bool  # whether to return the state after every row
 
 
 def _check(table: Table, key: Key | None, grad_steps: int | None, project: Projection | None) -> None:
@@ -206,21 +257,24 @@ def _rows(table: Table, take: Callable[[Any], Any], after: Callable[[Any], Any])
     )
 
 
-def _loop(chain: _Chain, carry: _Carry, first: int, last: int) -> _Carry:
+def _loop(chain: _Chain, carry: _Carry, first: int, last: int) -> tuple[_Carry, Array | None]:
     """Rows first .. last - 1 in a Python loop; rows without noise do not add any."""
+    states = []
     for k in range(first, last):
         row = _rows(chain.table, lambda leaf, k=k: leaf[k], lambda leaf, k=k: leaf[k + 1])  # type: ignore[misc]
         carry = chain.step(carry, row, chain.noise.row(k), chain.projection_noise.row(k))
-    return carry
+        states.append(carry.x)
+    return carry, jnp.stack(states) if chain.record else None
 
 
-def _scan(chain: _Chain, carry: _Carry, first: int, last: int) -> _Carry:
+def _scan(chain: _Chain, carry: _Carry, first: int, last: int) -> tuple[_Carry, Array | None]:
     """Rows first .. last - 1 in a `lax.scan`."""
     rows = _rows(chain.table, lambda leaf: leaf[first:last], lambda leaf: leaf[first + 1 : last + 1])
     noises = chain.noise.slice(first, last), chain.projection_noise.slice(first, last)
 
-    def body(carry: _Carry, inputs: Any) -> tuple[_Carry, None]:
+    def body(carry: _Carry, inputs: Any) -> tuple[_Carry, Array | None]:
         row, (noise, projection_noise) = inputs
-        return chain.step(carry, row, chain.noise.finish(noise), chain.projection_noise.finish(projection_noise)), None
+        carry = chain.step(carry, row, chain.noise.finish(noise), chain.projection_noise.finish(projection_noise))
+        return carry, carry.x if chain.record else None
 
-    return jax.lax.scan(body, carry, (rows, noises))[0]
+    return jax.lax.scan(body, carry, (rows, noises))

@@ -136,6 +136,35 @@ def x0_table(levels: Level, anchor: Any, slopes: Any, noise: Any = 0.0, noisy_ro
     return as_arrays(Table(levels, zero, zero + 1.0, anchor, slopes, zero + noise, noisy_rows=noisy_rows))
 
 
+def rows(table: Table, first: int, last: int) -> Table:
+    """Calls first .. last - 1 of a chain, from its level first to its level last: to start late, or to stop early.
+
+    Start `sample` of the rest from data with the noise of level first (`add_noise`), such as an earlier plan.
+
+    Args:
+      table: a sampler whose every row is a whole step from x and one prediction: ddpm, ddim, euler, ...; N calls.
+      first: 0 to last - 1.
+      last: first + 1 to N.
+
+    Raises:
+      ValueError: such rows are not in the table; a table with inner stages or with memory of earlier calls, which a
+        part of it would lack; a stack of tables.
+    """
+    if jnp.ndim(table.slope_x) != 1:
+        raise ValueError(f"a table's rows have shape {jnp.shape(table.slope_x)}; use jax.vmap over a stack of tables.")
+    if table.base is not None or jnp.shape(table.slopes)[-1] != 1:
+        raise ValueError(
+            "this table has inner stages or remembers earlier calls, so its rows do not stand alone; take parts of "
+            "one-step samplers: ddpm, ddpm_large, ddim, euler, euler_ancestral, dpmpp_1, sde_dpmpp_1, reverse_sde, "
+            "pf_euler, consistency."
+        )
+    if not 0 <= first < last <= table.num_calls:
+        raise ValueError(f"first={first} and last={last}; allowed: 0 <= first < last <= {table.num_calls} (its calls).")
+    levels = Level(*(leaf[first : last + 1] for leaf in table.level))
+    part = jax.tree.map(lambda leaf: leaf[first:last], table)
+    return dataclasses.replace(part, level=levels, noisy_rows=max(0, min(table.noisy_rows, last) - first))
+
+
 def align(tables: Sequence[Table]) -> list[Table]:
     """The same samplers with equal structure, so that one compiled program runs each of them.
 
