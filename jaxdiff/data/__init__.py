@@ -13,6 +13,7 @@ from jaxdiff.data.segments import (
 )
 from jaxdiff.data.sources import load
 from jaxdiff.data.windows import Window, Windows, sample_windows
+from jaxdiff.regions import visited
 
 __all__ = [
     "NORMALISERS",
@@ -36,4 +37,5 @@ __all__ = [
     "sample_segments",
     "sample_windows",
     "to_device",
+    "visited",
 ]
