@@ -24,8 +24,9 @@ def visited(obs: ArrayLike, region: Region) -> Array:
     obs, dim = jnp.asarray(obs), len(region.low)
     if len(region.high) != dim or obs.ndim < 1 or obs.shape[-1] < dim:
         raise ValueError(
-            f"region {region.name!r} has low of {dim} and high of {len(region.high)} numbers, obs has shape {obs.shape}; "
-            "low and high must be equally long, and no longer than an observation."
+            f"region {region.name!r} has low of {dim} and high of {len(region.high)} numbers, obs has shape "
+            f"{obs.shape}; low and high must be equally long, and no longer than an observation."
         )
-    low, high = (jnp.asarray(edge, obs.dtype) for edge in (region.low, region.high))
-    return jnp.all((low <= obs[..., :dim]) & (obs[..., :dim] <= high), axis=-1)
+    edges = zip(region.low, region.high, strict=True)
+    inside = [(low <= obs[..., i]) & (obs[..., i] <= high) for i, (low, high) in enumerate(edges)]
+    return jnp.stack(inside).all(axis=0)
