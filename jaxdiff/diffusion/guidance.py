@@ -1,6 +1,7 @@
 """Guidance by a value's gradient, bounds on the x0-prediction, and strengths that depend on the noise level.
 
-Each wrapper takes a denoiser and returns a denoiser, so they compose. Guidance by conditions is in `compose`.
+Each wrapper takes a denoiser and returns a denoiser, so they compose; `guide_before` is a hook of the sampler instead.
+Guidance by conditions is in `compose`.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,8 @@ import numpy as np
 
 from jaxdiff.diffusion.denoiser import Denoiser
 from jaxdiff.diffusion.level import Level, expand_to, is_concrete
+from jaxdiff.diffusion.markov import gaussian_steps
+from jaxdiff.diffusion.solvers.loop import Projection
 from jaxdiff.diffusion.solvers.table import Table
 from jaxdiff.types import Array
 
@@ -207,3 +210,89 @@ def dps(
         return x0_hat + scale_at(scale, level, x) * expand_to(gain(level), x) * gradient
 
     return guided
+
+
+def mean_gradient(
+    denoise: Denoiser, value: Callable[[Array, Level], Array], table: Table, scale: Scale = 1.0
+) -> Denoiser:
+    """Moves the mean mu of a sampler's step along the gradient of a value at mu: x' ~ N(mu + w Sigma g, Sigma).
+
+    mu = a x + b x0_hat,  g = grad value(mu, level);  x0_hat <- x0_hat + w (Sigma / b) g
+
+    `value_gradient` with `posterior_gain` is the same with the gradient at x. A step that draws no noise is not guided.
+
+    Args:
+      denoise: the unguided denoiser.
+      value: (mu [*B, D], level) -> [*B], differentiable; examples must not interact. The level is that of x, where the
+        step starts, as in Diffuser; mu has about the noise of the step's end.
+      table: the sampler that will be run, of one x0-prediction per row, such as `ddpm`, or `ddim` with eta > 0.
+      scale: w, [] or [*B] or a function of the level; may be traced.
+
+    Raises:
+      ValueError: a table with inner stages, with history, with another slope or with a learned variance.
+
+    Reference: Janner et al. 2022, arXiv:2205.09991, eq. 3 and algorithm 1.
+    """
+    gain, steps = posterior_gain(table), gaussian_steps(table)
+    keep, pull = by_level(steps.level, steps.keep), by_level(steps.level, steps.pull)
+
+    def guided(x: Array, level: Level) -> Array:
+        x0_hat = denoise(x, level)
+        mean = expand_to(keep(level), x) * x + expand_to(pull(level), x) * x0_hat
+        gradient = jax.grad(lambda y: jnp.sum(value(y, level)))(mean)
+        return x0_hat + scale_at(scale, level, x) * expand_to(gain(level), x) * gradient
+
+    return guided
+
+
+def guide_before(
+    value: Callable[[Array, Level], Array],
+    table: Table,
+    scale: Scale = 1.0,
+    *,
+    num_steps: int = 2,
+    stop_below: ArrayLike = 0,
+    project: Projection | None = None,
+) -> Projection:
+    """Hook that moves x uphill before the network is called on it, as Diffuser's released code does.
+
+    num_steps times: x <- x + w Sigma grad value(x, level), with Sigma the variance of the step that starts at x
+
+    So the mean of that step is computed from the moved x. The clean end, and steps that draw no noise, are not guided.
+
+    Args:
+      value: (x [*B, D], level) -> [*B], differentiable in x; examples must not interact.
+      table: the sampler that will be run, or of which parts (`rows`) will be.
+      scale: w, [] or [*B] or a function of the level; may be traced.
+      num_steps: gradient steps at every level, >= 1; each costs a backward pass of the value.
+      stop_below: the table's last so many steps are not guided (Diffuser's t_stopgrad); may be traced.
+      project: hook applied before and after every move, such as `keep_known`: the value then sees what is known. None:
+        nothing is.
+
+    Raises:
+      ValueError: a table that draws no noise, with inner stages or a learned variance, or whose levels go back up;
+        num_steps < 1; stop_below < 0.
+
+    Reference: Janner et al. 2022, arXiv:2205.09991, appendix; Dhariwal and Nichol 2021, arXiv:2105.05233, algorithm 1.
+    """
+    if num_steps < 1 or (is_concrete(stop_below) and np.any(np.asarray(stop_below) < 0)):
+        raise ValueError(f"num_steps={num_steps} and stop_below={stop_below}; allowed: at least 1, and at least 0.")
+    climbs = is_concrete(table.level) and np.any(np.diff(np.asarray(table.level.log_sigma)) >= 0)
+    if table.noisy_rows == 0 or table.base is not None or table.noise_max is not None or climbs:
+        raise ValueError(
+            "guide_before moves x by the variance of each step, so it needs a sampler that draws noise of a known "
+            "variance, in whole steps down: ddpm, or ddim with eta > 0. For others take value_gradient."
+        )
+    left = table.num_calls - 1 - np.arange(table.num_calls)
+    variance = jnp.where(left >= stop_below, jnp.square(table.noise), 0.0)
+    variance_at = by_level(table.level, jnp.append(variance, 0.0))
+
+    def hook(x: Array, level: Level, noise: Array) -> Array:
+        x = x if project is None else project(x, level, noise)
+        step = scale_at(scale, level, x) * expand_to(variance_at(level), x)
+        for _ in range(num_steps):
+            x = x + step * jax.grad(lambda y: jnp.sum(value(y, level)))(x)
+            x = x if project is None else project(x, level, noise)
+        return x
+
+    return hook
