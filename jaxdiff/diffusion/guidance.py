@@ -277,7 +277,7 @@ def guide_before(
     """
     if num_steps < 1 or (is_concrete(stop_below) and np.any(np.asarray(stop_below) < 0)):
         raise ValueError(f"num_steps={num_steps} and stop_below={stop_below}; allowed: at least 1, and at least 0.")
-    climbs = is_concrete(table.level) and np.any(np.diff(np.asarray(table.level.log_sigma)) >= 0)
+    climbs = is_concrete(table.level.log_sigma) and np.any(np.diff(np.asarray(table.level.log_sigma)) >= 0)
     if table.noisy_rows == 0 or table.base is not None or table.noise_max is not None or climbs:
         raise ValueError(
             "guide_before moves x by the variance of each step, so it needs a sampler that draws noise of a known "
@@ -291,7 +291,8 @@ def guide_before(
         x = x if project is None else project(x, level, noise)
         step = scale_at(scale, level, x) * expand_to(variance_at(level), x)
         for _ in range(num_steps):
-            x = x + step * jax.grad(lambda y: jnp.sum(value(y, level)))(x)
+            gradient = jax.grad(lambda y: jnp.sum(value(y, level)))(x)
+            x = x + jnp.where(step != 0, step * gradient, 0.0)  # at the clean end a value may not be finite
             x = x if project is None else project(x, level, noise)
         return x
 
