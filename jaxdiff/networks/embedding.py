@@ -35,3 +35,11 @@ def check_time(x: Array, t: Array) -> None:
     """Raises ValueError unless t is [] or [*B] for x [*B, D]: another shape could broadcast wrongly."""
     if jnp.shape(t) not in ((), x.shape[:-1]):
         raise ValueError(f"t has shape {jnp.shape(t)}; allowed for x of shape {x.shape}: () or {x.shape[:-1]}.")
+
+
+def check_token_time(x: Array, t: Array) -> None:
+    """Raises ValueError unless t is [], [*B] or [*B, H] for x [*B, H, D]: another shape could broadcast wrongly."""
+    allowed = ((), x.shape[:-2], x.shape[:-1])
+    if jnp.shape(t) not in allowed:
+        shapes = ", ".join(str(shape) for shape in dict.fromkeys(allowed))
+        raise ValueError(f"t has shape {jnp.shape(t)}; allowed for a trajectory x of shape {x.shape}: {shapes}.")

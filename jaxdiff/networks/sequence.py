@@ -34,6 +34,25 @@ def _check_history(history: int) -> None:
         raise ValueError(f"history={history}; it must be at least 1.")
 
 
+def _recur(module: nn.Module, width: int, sequence: Array, reverse: bool) -> tuple[Array, Array]:
+    """(last output [*B, W], all outputs [h, *B, W]) of an LSTM whose parameters belong to a compact module."""
+    batch = sequence.shape[:-2]
+    inputs = nn.Dense(4 * width, kernel_init=torch_uniform())(sequence)  # every step's, in one product
+    recurrent = module.param("recurrent_kernel", torch_uniform(), (width, 4 * width))
+    start = module.param("start", nn.initializers.normal(0.1), (2, width))
+
+    def step(state: tuple[Array, Array], entering: Array) -> tuple[tuple[Array, Array], Array]:
+        cell, output = state
+        i, f, g, o = jnp.split(entering + output @ recurrent, 4, axis=-1)
+        cell = jax.nn.sigmoid(f + 1.0) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
+        output = jax.nn.sigmoid(o) * jnp.tanh(cell)
+        return (cell, output), output
+
+    first = (jnp.broadcast_to(start[0], (*batch, width)), jnp.broadcast_to(start[1], (*batch, width)))
+    (_, last), outputs = jax.lax.scan(step, first, jnp.moveaxis(inputs, -2, 0), reverse=reverse)
+    return last, outputs
+
+
 class Lstm(nn.Module):
     """The last output of a long short-term memory over a sequence: [*B, h, O] -> [*B, W].
 
@@ -49,20 +68,18 @@ class Lstm(nn.Module):
 
     @nn.compact
     def __call__(self, sequence: Array) -> Array:
-        batch = sequence.shape[:-2]
-        inputs = nn.Dense(4 * self.width, kernel_init=torch_uniform())(sequence)  # every step's, in one product
-        recurrent = self.param("recurrent_kernel", torch_uniform(), (self.width, 4 * self.width))
-        start = self.param("start", nn.initializers.normal(0.1), (2, self.width))
+        return _recur(self, self.width, sequence, reverse=False)[0]
 
-        def step(state: tuple[Array, Array], entering: Array) -> tuple[tuple[Array, Array], None]:
-            cell, output = state
-            i, f, g, o = jnp.split(entering + output @ recurrent, 4, axis=-1)
-            cell = jax.nn.sigmoid(f + 1.0) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
-            return (cell, jax.nn.sigmoid(o) * jnp.tanh(cell)), None
 
-        first = (jnp.broadcast_to(start[0], (*batch, self.width)), jnp.broadcast_to(start[1], (*batch, self.width)))
-        (_, output), _ = jax.lax.scan(step, first, jnp.moveaxis(inputs, -2, 0))
-        return output
+class LstmOutputs(nn.Module):
+    """Every output of an `Lstm`, [*B, h, O] -> [*B, h, W]; with `reverse` it reads from the end to the beginning."""
+
+    width: int
+    reverse: bool = False
+
+    @nn.compact
+    def __call__(self, sequence: Array) -> Array:
+        return jnp.moveaxis(_recur(self, self.width, sequence, self.reverse)[1], 0, -2)
 
 
 class LstmDenoiser(nn.Module):
