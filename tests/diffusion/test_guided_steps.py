@@ -159,3 +159,9 @@ def test_a_chain_that_keeps_noise_at_its_end_is_not_moved_there():
     moved = [float(jnp.abs(hook(x, level, x) - x).max()) for level in ends]
     assert moved[3] == 0.0
     assert min(moved[:3]) > 0.0
+
+
+def test_a_value_without_a_gradient_at_the_clean_end_does_no_harm():
+    table = ddpm(grid_levels(vp(), 3))
+    hook = guide_before(lambda x, level: value(x, level) / jnp.exp(level.log_sigma), table, 0.1)
+    assert jnp.isfinite(sample(denoise, table, jnp.asarray(X_T, jnp.float32), KEY, project=hook)).all()
