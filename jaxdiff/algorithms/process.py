@@ -115,4 +115,3 @@ def make_process(config: ProcessConfig) -> Process:
 
     prior_std = float(np.hypot(noisiest.alpha, noisiest.sigma))
     return Process(schedule, table, lambda level: scale * level.t + shift, random_level, prior_std)
-

@@ -45,7 +45,7 @@ def windowed(make: Callable[[Any, Spec], Algorithm], config: Any, spec: Spec, wi
       Algorithm whose `window` says which batches its update takes: `data.Windows` unless both numbers are 1.
 
     Raises:
-      ValueError: a number below 1, and what `make` raises.
+      ValueError: a number below 1, an algorithm with windows of its own, and what `make` raises.
     """
     if window.history < 1 or window.chunk < 1:
         raise ValueError(f"history={window.history} and action_chunk={window.chunk}; both must be at least 1.")
@@ -56,6 +56,11 @@ def windowed(make: Callable[[Any, Spec], Algorithm], config: Any, spec: Spec, wi
         spec, obs_dim=history * spec.obs_dim, action_dim=chunk * spec.action_dim, history=history
     )
     inner = make(config, wide)
+    if inner.window is not None:
+        raise ValueError(
+            f"history={history} and action_chunk={chunk}; a planner cuts stretches of its own out of the data: "
+            "leave both at 1, and see model.planner.horizon, model.history and model.act.replan_period."
+        )
 
     def update(key: Key, state: TrainState, batch: Windows | Rollout) -> tuple[TrainState, Metrics]:
         factor = getattr(state.hparams, "discount_factor", jnp.ones(()))  # cloning has none

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from jaxdiff import train
 from jaxdiff.cli.settings import is_online, setting
+from jaxdiff.data import Segment
 from jaxdiff.envs import HostEnv
 from jaxdiff.types import Algorithm, Env
 
@@ -35,6 +36,11 @@ def make_loop(config: Mapping[str, Any], algorithm: Algorithm, env: Env | HostEn
             )
         return Loop(
             lambda hparams, seed: train.init_lane(algorithm, hparams, seed), train.make_chunk(algorithm, batch_size)
+        )
+    if isinstance(algorithm.window, Segment):
+        raise ValueError(
+            f"config.online.num_envs={config['online']['num_envs']}, and {config['algorithm']} plans from stretches of "
+            "recorded episodes; leave it 0 and give a dataset."
         )
     if isinstance(env, HostEnv):
         raise ValueError(

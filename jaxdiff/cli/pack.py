@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxdiff import envs, evaluate, sweep, train
 from jaxdiff.cli.loops import make_loop
+from jaxdiff.cli.plan_table import plan_table
 from jaxdiff.cli.settings import make_settings, setting
 from jaxdiff.cli.task import Task
 from jaxdiff.cli.warm_start import start_from
@@ -46,6 +47,9 @@ def fresh_lanes(task: Task, members: Sequence[sweep.Member], mode: str) -> train
     seeds = np.asarray([member.seed for member in filled], np.int32)
     init = jax.jit(jax.vmap(make_loop(members[0].config, task.algorithm, task.env).init))
     lanes = start_from(init(hparams, seeds), members[0].config, [member.seed for member in filled])
+    if task.algorithm.fit is not None and task.dataset is not None:
+        fit = jax.jit(jax.vmap(task.algorithm.fit, in_axes=(0, None)))
+        lanes = lanes.replace(state=fit(lanes.state, task.dataset))  # type: ignore[attr-defined]
     return sweep.place(lanes, mode)
 
 
@@ -96,6 +100,11 @@ def choose_programs(task: Task, members: Sequence[sweep.Member], lanes: str) -> 
     return programs, seconds
 
 
+def evaluation_key(lane: train.Lane, step: PyTree) -> jax.Array:
+    """Of the episodes in which a lane is evaluated at a step."""
+    return jax.random.fold_in(jax.random.fold_in(lane.key, EVAL_STREAM), step)
+
+
 def make_evaluation(
     task: Task, config: Mapping[str, Any], mode: str
 ) -> Callable[[train.Lane, int], evaluate.Evaluation]:
@@ -103,19 +112,16 @@ def make_evaluation(
     episodes = int(config["eval_episodes"])
     recorded = min(int(config["record_episodes"]), episodes)
 
-    def key_of(lane: train.Lane, step: PyTree) -> jax.Array:
-        return jax.random.fold_in(jax.random.fold_in(lane.key, EVAL_STREAM), step)
-
     if isinstance(task.env, envs.HostEnv):
         host = evaluate.make_host_rollout(task.algorithm, task.env, episodes, num_recorded=recorded)
 
         def on_host(lanes: train.Lane, step: int) -> evaluate.Evaluation:
             singles = [sweep.lane_of(lanes, i) for i in range(lanes.alive.shape[0])]
-            return sweep.stack([host(key_of(lane, step), lane.state) for lane in singles])  # type: ignore[no-any-return]
+            return sweep.stack([host(evaluation_key(lane, step), lane.state) for lane in singles])  # type: ignore[no-any-return]
 
         return on_host
     rollout = evaluate.make_rollout(task.algorithm, task.env, episodes, num_recorded=recorded)
-    compiled = sweep.over_lanes(lambda lane, step: rollout(key_of(lane, step), lane.state), mode)
+    compiled = sweep.over_lanes(lambda lane, step: rollout(evaluation_key(lane, step), lane.state), mode)
     return lambda lanes, step: compiled(lanes, jnp.uint32(step))
 
 
@@ -232,7 +238,16 @@ class PackRun:
         for table in (self.train_table, self.eval_table):
             table.truncate_after(self.step)
 
+    def _record_plans(self) -> None:
+        """What a planner planned at the starts of the episodes in rollouts.npz."""
+        lanes = [sweep.lane_of(self.programs.lanes, i) for i in range(len(self.pack.members))]
+        asked = [(evaluation_key(lane, self.step), lane.state) for lane in lanes]
+        table = plan_table(self.task, self.config, asked)
+        if table:
+            files.write_npz_atomic(self.folder.plans, table)
+
     def _finish(self) -> None:
+        self._record_plans()
         self.checkpoints.close()
         seconds = self.wall_seconds
         result = {

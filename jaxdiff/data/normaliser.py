@@ -25,10 +25,10 @@ class Affine:
     bound: Array  # [] 1 for limits, inf otherwise
 
     def normalise(self, x: Array) -> Array:
-        return (x - self.shift) / self.scale
+        return (x - _like(self.shift, x)) / _like(self.scale, x)
 
     def unnormalise(self, y: Array) -> Array:
-        return self.shift + self.scale * jnp.clip(y, -self.bound, self.bound)
+        return _like(self.shift, y) + _like(self.scale, y) * jnp.clip(y, -self.bound, self.bound)
 
 
 @struct.dataclass
@@ -44,7 +44,7 @@ class Quantile:
     def normalise(self, x: Array) -> Array:
         levels = jnp.linspace(-1.0, 1.0, self.knots.shape[-1])
         mapped = _per_dimension(lambda x, knots: jnp.interp(x, knots, levels), x, self.knots)
-        return jnp.where(self.constant, 0.0, mapped)
+        return jnp.where(_like(self.constant, mapped), 0.0, mapped)
 
     def unnormalise(self, y: Array) -> Array:
         levels = jnp.linspace(-1.0, 1.0, self.knots.shape[-1])
@@ -52,6 +52,11 @@ class Quantile:
 
 
 Normaliser = Affine | Quantile
+
+
+def _like(feature: Array, x: Array) -> Array:
+    """feature [D] with as many axes as x [*B, D]."""
+    return feature.reshape((1,) * (jnp.ndim(x) - 1) + (-1,))
 
 
 def _per_dimension(function: Callable[[Array, Array], Array], x: Array, knots: Array) -> Array:
@@ -71,7 +76,7 @@ def _limits(x: Array) -> Affine:
 def _gaussian(x: Array) -> Affine:
     near = x - x[:1]  # small numbers keep their digits in the sums
     mean = near.mean(axis=0)
-    std = jnp.sqrt(jnp.mean(jnp.square(near - mean), axis=0))
+    std = jnp.sqrt(jnp.mean(jnp.square(near - mean[None]), axis=0))
     return Affine(x[0] + mean, _spread(std), jnp.full((), jnp.inf))
 
 

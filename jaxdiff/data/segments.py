@@ -57,7 +57,7 @@ def sample_segments(key: Key, dataset: Dataset, batch_size: int, segment: Segmen
         raise ValueError(f"batch_size={batch_size}, {segment}; sizes must be at least 1, padding one of {PADDINGS}.")
     episode = jnp.asarray(dataset.episode)
     start, last = _draw_starts(key, episode, batch_size, segment)
-    steps = jnp.arange(segment.horizon)
+    steps = jnp.arange(segment.horizon)[None]
     index = jnp.minimum(start[:, None] + steps, last[:, None])
     lived = (start[:, None] + steps <= last[:, None]).astype(jnp.float32)
     t = dataset.transitions
@@ -98,12 +98,13 @@ def _allowed(place: Array, length: Array, segment: Segment) -> Array:
 
 
 def _return_to_go(dataset: Dataset, start: Array, last: Array, segment: Segment) -> Array:
-    ahead = start[:, None] + jnp.arange(segment.longest)
+    ahead = start[:, None] + jnp.arange(segment.longest)[None]
     inside = ahead <= last[:, None]
     reward = jnp.where(inside, jnp.asarray(dataset.transitions.reward)[jnp.minimum(ahead, last[:, None])], 0.0)
     ended = 1.0 - jnp.asarray(dataset.transitions.discount)[last]
     penalty = jnp.where(ahead == last[:, None], segment.termination_penalty * ended[:, None], 0.0)
-    return jnp.sum((reward + penalty) * segment.discount_factor ** np.arange(segment.longest, dtype=np.float32), axis=1)
+    factors = segment.discount_factor ** np.arange(segment.longest, dtype=np.float32)
+    return jnp.sum((reward + penalty) * factors[None], axis=1)
 
 
 def returns_to_go(dataset: Dataset, segment: Segment) -> Array:

@@ -1,0 +1,191 @@
+"""A diffusion model of whole trajectories: network, process and known entries joined into (loss, draw).
+
+Shared by every planner. Trajectories x [*B, H, D] are in the network's units; what their entries mean is the
+algorithm's matter.
+"""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxdiff import diffusion
+from jaxdiff.algorithms.process import Process, make_process
+from jaxdiff.networks import BIASES, TRAJECTORY_NETWORKS, check_horizon
+from jaxdiff.suggest import unknown_name
+from jaxdiff.types import Array, Key, PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannerConfig:
+    """Static choices of a model of trajectories."""
+
+    network: str = "temporal_unet"  # one of TRAJECTORY_NETWORKS
+    width: int = 32
+    mults: tuple[int, ...] = (1, 2, 4, 8)  # temporal_unet: channels of each resolution, in units of width
+    depth: int = 2  # dit, transformer, lstm: blocks or layers
+    kernel_size: int = 5  # temporal_unet
+    attention: bool = False  # temporal_unet: linear attention over the plan at every resolution
+    bias: str = "zeros"  # where biases start, one of BIASES; "torch" draws them as PyTorch does
+    horizon: int = 32  # H, steps of a plan, the present included
+    schedule: str = "cosine_betas"  # one of SCHEDULES
+    beta_max: float = 20.0  # of the vp schedule
+    kind: str = "x0"  # what the network predicts, one of PARAMETERISATIONS
+    num_levels: int = 20  # noise levels seen in training; 0: continuous time
+    token_levels: bool = False  # in training every step of a plan has a noise level of its own (diffusion forcing)
+    sampler: str = "ddpm"  # one of SOLVERS
+    spacing: str = "uniform"  # where the sampler's levels lie, one of GRIDS but "custom"
+    t_end: float = 0.0  # where they end, in [0, 1); 0: clean data
+    num_steps: int = 20  # network calls per plan
+    clip: bool = False  # keep predictions in [-1, 1]: for data in limits
+
+
+class Known(NamedTuple):
+    """Entries of a plan that are given: they come back as they are."""
+
+    mask: Array  # broadcasts to [*B, H, D], bool
+    values: Array  # broadcasts to [*B, H, D]
+
+    def write(self, x: Array) -> Array:
+        mask, values = (jnp.broadcast_to(part, x.shape) for part in (self.mask, self.values))
+        return jnp.where(mask, values, x)
+
+
+class Warm(NamedTuple):
+    """A plan to start from, noised to the level of the chain's last `num_calls` calls."""
+
+    x: Array  # [*B, H, D]
+    num_calls: int  # static
+
+
+class Drawn(NamedTuple):
+    """Plans, and how they came out of noise."""
+
+    x: Array  # [*B, H, D]
+    before: Array  # [*B, H, D] what the last network call was shown
+    path: Array  # [K + 1, *B, H, D]
+
+
+class Planner(NamedTuple):
+    """Pure functions of the network's parameters.
+
+    init(key) -> params
+    loss(key, params, x0 [B, H, D], cond, known, weight [H, D]) -> [B]; known entries count nothing
+    bind(params) -> (x [*B, H, D], level, cond) -> x0_hat, in [-1, 1] where the config clips
+    draw(key, denoise, known, batch_shape, ...) -> x [*batch_shape, H, D]
+    """
+
+    init: Callable[[Key], PyTree]
+    loss: Callable[[Key, PyTree, Array, Any, Known, Array], Array]
+    bind: Callable[[PyTree], Callable[[Array, diffusion.Level, Any], Array]]
+    draw: Callable[..., Drawn]
+    process: Process
+
+
+def check_planner(config: PlannerConfig) -> None:
+    """Refuses a model that cannot be built; the process is checked by `make_process`.
+
+    Raises:
+      KeyError: an unknown network or bias.
+      ValueError: a horizon that the network cannot halve, or below 2.
+    """
+    for field, registry in (("network", TRAJECTORY_NETWORKS), ("bias", BIASES)):
+        if getattr(config, field) not in registry:
+            raise unknown_name(field, getattr(config, field), registry)
+    if config.horizon < 2:
+        raise ValueError(f"horizon={config.horizon}; a plan needs the present and at least one step: 2 or more.")
+    if config.network == "temporal_unet":
+        check_horizon(config.horizon, config.mults)
+
+
+def make_planner(config: PlannerConfig, dim: int, cond_sizes: tuple[int, ...] = ()) -> Planner:
+    """Builds a planner's functions for trajectories of H tokens of `dim` numbers.
+
+    Args:
+      config: its choices.
+      dim: D.
+      cond_sizes: sizes of the groups of numbers that a plan can be conditioned on; none by default. Conditions are then
+        pairs (values [*B, sum of sizes], keep [*B, groups]).
+
+    Raises:
+      KeyError, ValueError: as `check_planner` and `make_process`.
+    """
+    check_planner(config)
+    process = make_process(config)
+    network = TRAJECTORY_NETWORKS[config.network](
+        out=dim,
+        width=config.width,
+        mults=config.mults,
+        depth=config.depth,
+        kernel_size=config.kernel_size,
+        attention=config.attention,
+        cond_sizes=cond_sizes,
+    )
+
+    def init(key: Key) -> PyTree:
+        nothing = (jnp.zeros(sum(cond_sizes)), jnp.zeros(len(cond_sizes))) if cond_sizes else None
+        params = network.init(key, jnp.zeros((config.horizon, dim)), jnp.zeros(()), nothing)
+        return BIASES[config.bias](jax.random.fold_in(key, 1), params)
+
+    def apply(params: PyTree) -> diffusion.Network:
+        return lambda x, t, cond: network.apply(params, x, t, cond)
+
+    def loss(key: Key, params: PyTree, x0: Array, cond: Any, known: Known, weight: Array) -> Array:
+        key_level, key_noise = jax.random.split(key)
+        level = process.random_level(key_level, x0.shape[:2] if config.token_levels else x0.shape[:1])
+        counted = jnp.where(jnp.broadcast_to(known.mask, x0.shape), 0.0, jnp.broadcast_to(weight, x0.shape))
+        return diffusion.denoising_loss(
+            apply(params),
+            config.kind,
+            level,
+            x0,
+            jax.random.normal(key_noise, x0.shape),
+            cond,
+            c_noise=process.c_noise,
+            metric=lambda error: jnp.mean(counted * jnp.square(error), axis=(-2, -1)),
+            project=diffusion.keep_known(known.mask, known.values),
+        )
+
+    def bind(params: PyTree) -> Callable[[Array, diffusion.Level, Any], Array]:
+        def denoise(x: Array, level: diffusion.Level, cond: Any) -> Array:
+            x0_hat = diffusion.denoiser(apply(params), config.kind, cond, c_noise=process.c_noise)(x, level)
+            return jnp.clip(x0_hat, -1.0, 1.0) if config.clip else x0_hat
+
+        return denoise
+
+    def draw(
+        key: Key,
+        denoise: diffusion.Denoiser,
+        known: Known,
+        batch_shape: tuple[int, ...],
+        *,
+        temperature: ArrayLike = 1.0,
+        start_temperature: ArrayLike = 1.0,
+        hook: diffusion.Projection | None = None,
+        warm: Warm | None = None,
+    ) -> Drawn:
+        """Plans of a denoiser (conditions and guidance bound), known entries exactly as given."""
+        key_start, key_chain = jax.random.split(key)
+        noise = start_temperature * jax.random.normal(key_start, (*batch_shape, config.horizon, dim))
+        table, x_T = process.table, process.prior_std * noise
+        if warm is not None:
+            table = diffusion.rows(table, table.num_calls - warm.num_calls, table.num_calls)
+            first = jax.tree.map(lambda leaf: leaf[0], table.level)
+            x_T = diffusion.add_noise(first, jnp.broadcast_to(warm.x, noise.shape), noise)
+        held = diffusion.hold_known(denoise, known.mask, known.values)
+        before = x_T
+        path = x_T[None]
+        if hook is not None and table.num_calls > 1:
+            key_chain, key_last = jax.random.split(key_chain)
+            last = table.num_calls - 1
+            head, table = diffusion.rows(table, 0, last), diffusion.rows(table, last, last + 1)
+            before, path = diffusion.sample_path(held, head, x_T, key_chain, temperature=temperature, project=hook)
+            key_chain, hook = key_last, None  # the hook has already acted where the last call is made
+        x, rest = diffusion.sample_path(held, table, before, key_chain, temperature=temperature, project=hook)
+        path = jax.vmap(known.write)(jnp.concatenate([path, rest[1:]]))
+        return Drawn(known.write(x), known.write(before), path)
+
+    return Planner(init, loss, bind, draw, process)
