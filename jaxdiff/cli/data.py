@@ -2,6 +2,7 @@
 
   jaxdiff data list                              what can be made, what is on disk, what is public
   jaxdiff data make NAME [--quality --seed ...]  make a dataset from a seed (docs/data.md: what repeats)
+  jaxdiff data make pointmaze-custom --maze=ROWS --out=FILE     in a maze of your own (docs/mazes.md)
   jaxdiff data info FILE                         check a file and describe it
   jaxdiff data import FILE --out=NEW.hdf5        check a file and store it as D4RL-schema HDF5, with a card
   jaxdiff data fetch NAME|URL [--sha256=HASH]    download a public file; a broken download goes on where it stopped
@@ -62,8 +63,10 @@ def _list(argv: list[str]) -> int:
     print(f"made here, from a seed (jaxdiff data make NAME), in {root}:")
     for name, made in catalog.GENERATED.items():
         mark = "on disk" if catalog.dataset_path(name).exists() else ""
-        about = "seconds" if isinstance(made, catalog.Maze) else "minutes, once per behaviour"
+        about = "minutes, once per behaviour" if isinstance(made, catalog.Trained) else "seconds"
         print(f"  {name:34} {about:28} {mark}".rstrip())
+    for name in catalog.CUSTOM:
+        print(f"  {name:34} seconds; with --maze=ROWS --out=FILE")
     usual = {catalog.dataset_path(name).name for name in catalog.GENERATED}
     others = sorted(path for path in root.glob("*.hdf5") if path.name not in usual) if root.is_dir() else []
     if others:
@@ -89,6 +92,10 @@ def _make(argv: list[str]) -> int:
     flags.DEFINE_integer("steps", usual.num_steps, "rows to make", lower_bound=2, flag_values=fv)
     flags.DEFINE_float("noise", None, "mazes: deviation of action noise", lower_bound=0.0, flag_values=fv)
     flags.DEFINE_string(
+        "maze", usual.maze, r"pointmaze-custom: rows of #, O, G parted by backslashes, '#####\#GOO#\#####'",
+        flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_string(
         "backend", usual.backend, "brax physics: spring, positional, generalized, mjx; spring learns on a CPU",
         flag_values=fv,
     )  # fmt: skip
@@ -104,7 +111,9 @@ def _make(argv: list[str]) -> int:
     if given is None:
         return 0
     name = catalog.with_quality(given, fv.quality)
-    arguments = catalog.Arguments(fv.seed, fv.steps, fv.noise, fv.backend, fv.behaviour_seed, fv.train_steps)
+    arguments = catalog.Arguments(fv.seed, fv.steps, fv.noise, fv.backend, fv.behaviour_seed, fv.train_steps, fv.maze)
+    if name in catalog.CUSTOM and not fv.out:
+        raise ValueError(f"data make: {name} needs --out=FILE.hdf5, since its usual name would tell no maze.")
     path = pathlib.Path(fv.out).expanduser() if fv.out else catalog.dataset_path(name, arguments=arguments)
     if fv.behaviour and not fv.out:
         raise ValueError("data make: --behaviour needs --out, since the usual name tells another behaviour.")
@@ -193,12 +202,11 @@ def _import(argv: list[str]) -> int:
         return 0
     if not fv.out:
         raise ValueError("data import: no --out; say where to write, as --out=NEW.hdf5")
-    if fv.env is not None and fv.env not in (known := [*envs.ENVS, *envs.HOST_ENVS]):
+    if fv.env is not None and fv.env not in (known := [*envs.ENVS, *envs.CUSTOM_MAZES, *envs.HOST_ENVS]):
         raise unknown_name("environment", fv.env, known)
     path, out = catalog.resolve(given), pathlib.Path(fv.out).expanduser()
     columns = sources.load_columns(path, fv.format, action_limit=fv.action_limit)
-    if fv.action_limit == 1.0:  # otherwise the rows are not those a card was written for
-        cards.verify(path, columns)
+    card = cards.verify(path, columns) if fv.action_limit == 1.0 else None  # else the rows are not those of its card
     _check_out(out)
     name = fv.name or out.stem
     arguments = {"sha256": cards.file_sha256(path), "action_limit": fv.action_limit}
@@ -209,9 +217,10 @@ def _import(argv: list[str]) -> int:
         env=fv.env,
         arguments=arguments,
         reference_scores=reference.reference_scores(name) or reference.reference_scores(path.stem),
+        true_next_observations=card is not None and card.true_next_observations,
     )
-    card = writer.write(out, columns, origin, max_episode_steps=fv.max_episode_steps, source=str(path))
-    print(f"{out}: {card.num_rows} rows, {card.num_transitions} transitions, sha256 {card.sha256[:16]}")
+    written = writer.write(out, columns, origin, max_episode_steps=fv.max_episode_steps, source=str(path))
+    print(f"{out}: {written.num_rows} rows, {written.num_transitions} transitions, sha256 {written.sha256[:16]}")
     return 0
 
 

@@ -26,7 +26,7 @@ from jaxdiff.behaviour import Behaviour, PPOSettings
 from jaxdiff.data import card as cards
 from jaxdiff.data import catalog, waypoint, writer
 from jaxdiff.data.catalog import Arguments
-from jaxdiff.envs import pointmaze
+from jaxdiff.envs import layouts, pointmaze, rooms
 from jaxdiff.suggest import did_you_mean
 from jaxdiff.types import Env
 
@@ -46,22 +46,23 @@ def make(
     device, which the card names.
 
     Args:
-      name: a key of catalog.GENERATED.
+      name: a key of catalog.GENERATED or catalog.CUSTOM.
       path: .hdf5 to write.
       arguments: see there.
       behaviour_file: weights to use in the place of those in the data folder; they must exist.
 
     Raises:
-      KeyError: not a name in `catalog.GENERATED`, or an unknown backend.
+      KeyError: not such a name, or an unknown backend.
       ValueError: an argument out of range or without meaning for this dataset; training that learnt nothing.
       FileNotFoundError: no behaviour_file.
     """
-    if name not in catalog.GENERATED:
-        raise KeyError(f"unknown dataset {name!r}; {did_you_mean(name, catalog.GENERATED)}")
-    made = catalog.GENERATED[name]
+    known = {**catalog.GENERATED, **catalog.CUSTOM}
+    if name not in known:
+        raise KeyError(f"unknown dataset {name!r}; {did_you_mean(name, known)}")
+    made = known[name]
     _check_meaning(name, made, arguments, behaviour_file)
-    if isinstance(made, catalog.Maze):
-        return _make_maze(name, path, made, arguments)
+    if not isinstance(made, catalog.Trained):
+        return _make_walk(name, path, made, arguments)
     env = envs.make(made.env, backend=arguments.backend)
     where = behaviour_file or catalog.behaviour_path(made.env, arguments)
     run = behaviours.make_run(env)
@@ -158,26 +159,39 @@ def load_behaviour(path: pathlib.Path, env: Env, settings: PPOSettings | None = 
     return behaviour
 
 
-def _make_maze(name: str, path: pathlib.Path, made: catalog.Maze, arguments: Arguments) -> cards.Card:
-    env = pointmaze.pointmaze(made.size, dense=made.dense)
-    layout, goal = tuple(env.facts["layout"]), env.facts["goal"]
-    maze = waypoint.Maze(layout, (goal[0], goal[1]), env.spec.max_episode_steps, made.dense)
+def _make_walk(name: str, path: pathlib.Path, made: catalog.Maze | catalog.Rooms, arguments: Arguments) -> cards.Card:
+    """The waypoint controller's rows in a maze, or in the world of rooms."""
+    if isinstance(made, catalog.Rooms):
+        env = rooms.rooms()
+        layout, multi, reference = rooms.LAYOUT, False, None  # nothing is rewarded: there is no score
+        maze = waypoint.Maze(layout, None, env.spec.max_episode_steps, dense=False, landmarks=rooms.LANDMARKS)
+        about = "targets are landmarks of its regions as often as random cells; rewards are 0"
+    else:
+        size = arguments.maze if made.size == "custom" else made.size
+        env = pointmaze.pointmaze(size, dense=made.dense, multi=made.multi)
+        layout, multi, reference = tuple(env.facts["layout"]), made.multi, env.spec.reference_scores
+        goal = None if multi else layouts.goal_of(layout)
+        maze = waypoint.Maze(layout, goal, env.spec.max_episode_steps, made.dense, multi)
+        about = f"rewards are those of {'the target, which observations tell' if multi else 'the fixed goal'}"
     noise = made.noise if arguments.noise is None else arguments.noise
     with _on_cpu():
         key = jax.random.key(arguments.seed, impl="threefry2x32")
         columns = waypoint.generate(key, maze, _physics(layout), num_steps=arguments.num_steps, noise=noise)
+    told = {"maze": "\\".join(layout)} if arguments.maze else {}
     origin = cards.Origin(
         name=name,
-        generator="waypoint controller walking between random cells of the maze; rewards are those of the fixed goal",
+        generator=f"waypoint controller walking between random cells of the maze; {about}",
         licence=catalog.LICENCE,
         env=env.spec.name,
         arguments={
             "num_steps": arguments.num_steps,
             "noise": noise,
             "max_episode_steps": env.spec.max_episode_steps,
+            **told,
         },
         seed=arguments.seed,
-        reference_scores=env.spec.reference_scores,
+        reference_scores=reference,
+        true_next_observations=multi,
     )
     return writer.write(path, columns, origin)
 
@@ -185,19 +199,26 @@ def _make_maze(name: str, path: pathlib.Path, made: catalog.Maze, arguments: Arg
 @functools.cache
 def _physics(layout: tuple[str, ...]) -> waypoint.Physics:
     """One function object per maze, so that making a dataset again does not compile again."""
-    return functools.partial(pointmaze.physics_step, walls=pointmaze.walls_of(layout))
+    return functools.partial(pointmaze.physics_step, walls=layouts.walls_of(layout))
 
 
 def _check_meaning(
-    name: str, made: catalog.Maze | catalog.Trained, arguments: Arguments, behaviour_file: pathlib.Path | None
+    name: str,
+    made: catalog.Maze | catalog.Rooms | catalog.Trained,
+    arguments: Arguments,
+    behaviour_file: pathlib.Path | None,
 ) -> None:
-    """Raises ValueError for an argument that this dataset would not heed, or cannot."""
+    """Raises ValueError for an argument that this dataset lacks, would not heed, or cannot."""
     if arguments.noise is not None and not 0.0 <= arguments.noise < np.inf:
         raise ValueError(f"{name}: --noise={arguments.noise}; it must be finite and at least 0, usually at most 1.")
+    if name in catalog.CUSTOM and not arguments.maze:
+        raise ValueError(rf"{name} needs a maze, its rows parted by backslashes: --maze='#####\#GOO#\#####'")
     usual = Arguments()
-    heedless = ("backend", "behaviour_seed", "train_steps") if isinstance(made, catalog.Maze) else ("noise",)
+    is_trained = isinstance(made, catalog.Trained)
+    heedless: tuple[str, ...] = ("noise",) if is_trained else ("backend", "behaviour_seed", "train_steps")
+    heedless += () if name in catalog.CUSTOM else ("maze",)
     given = [f"--{field}" for field in heedless if getattr(arguments, field) != getattr(usual, field)]
-    if isinstance(made, catalog.Maze) and behaviour_file is not None:
+    if not is_trained and behaviour_file is not None:
         given.append("--behaviour")
     if behaviour_file is not None and (arguments.behaviour_seed, arguments.train_steps) != (
         usual.behaviour_seed,

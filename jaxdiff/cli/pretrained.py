@@ -14,11 +14,11 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from jaxdiff.cli.overrides import from_json
-from jaxdiff.cli.settings import setting
+from jaxdiff.cli.settings import OLDER_RUNS, setting
 from jaxdiff.io import stamp
 from jaxdiff.io.runs import RunDir, read_plan
 
-TASK = ("env", "env_backend", "normalise_obs", "history", "action_chunk")
+TASK = ("env", "maze", "env_backend", "normalise_obs", "history", "action_chunk")
 POLICY = "policy"  # the network that acts, and the group of settings that shapes it
 
 
@@ -60,8 +60,9 @@ def inherit(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
     there, merged = from_json(plans[0]["config"]), copy.deepcopy(config)
     with merged.unlocked():
         for key in TASK:
-            if key in there and key not in overrides:
-                merged[key] = there[key]
+            own = key in overrides or key == "maze" and "env" in overrides  # a maze belongs to its env
+            if not own and (key in there or key in OLDER_RUNS):
+                merged[key] = setting(there, key)
         if POLICY in merged.model and POLICY in there.model:
             for key, value in there.model[POLICY].items():
                 if f"model.{POLICY}.{key}" not in overrides and key in merged.model[POLICY]:

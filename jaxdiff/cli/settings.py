@@ -19,12 +19,21 @@ OLDER_RUNS: Mapping[str, Any] = {
     "online": {"num_envs": 0},
     "init_from": "",
     "init_setting": "",
+    "maze": "",
 }
 
 
 def setting(config: Mapping[str, Any], key: str) -> Any:
     """config[key]; in a run's config from before the setting existed, what was done then."""
     return config[key] if key in config or key not in OLDER_RUNS else OLDER_RUNS[key]
+
+
+def in_env(config: Mapping[str, Any], name: str | None) -> dict[str, Any]:
+    """The config in another environment, None for its own. A maze stays behind unless the other is pointmaze-custom."""
+    if name is None:
+        return dict(config)
+    maze = setting(config, "maze") if name.startswith("pointmaze-custom") else ""
+    return {**config, "env": name, "maze": maze}
 
 
 def is_online(config: Mapping[str, Any]) -> bool:
@@ -59,6 +68,7 @@ def base_config(algorithm: str) -> ConfigDict:
         {
             "algorithm": algorithm,
             "env": "pointmaze-umaze",  # a name of jaxdiff.envs, or gymnasium-<Task>-v5 for real MuJoCo
+            "maze": "",  # pointmaze-custom only: rows of #, O and G parted by backslashes, see docs/mazes.md
             "env_backend": "spring",  # brax tasks only: spring, positional, generalized or mjx
             "dataset": "pointmaze-umaze",  # a file, or a name of `jaxdiff data list`
             "normalise_obs": False,  # centre and scale observations by the dataset's statistics

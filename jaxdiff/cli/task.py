@@ -37,8 +37,24 @@ class Task:
 
 
 def make_env(config: Mapping[str, Any]) -> Env | envs.HostEnv:
-    """The environment of a config; a simulator that runs on the host comes with eval_episodes copies."""
-    name = config["env"]
+    """The environment of a config; a simulator that runs on the host comes with eval_episodes copies.
+
+    Raises:
+      ValueError: config.maze beside an environment that is no maze of one's own, or missing, or malformed.
+      KeyError, ImportError: an unknown name, a missing extra.
+    """
+    name, maze = config["env"], setting(config, "maze")
+    if name in envs.CUSTOM_MAZES:
+        if not maze:
+            raise ValueError(
+                rf"config.env={name} needs config.maze, its rows parted by backslashes: "
+                rf"--config.maze='#####\#GOO#\###O#\#OOO#\#####'"
+            )
+        return envs.make(name, maze=maze)
+    if maze and (name in envs.ENVS or envs.is_host(name)):
+        raise ValueError(
+            f"config.maze={maze!r} has no use in config.env={name}; give --config.env=pointmaze-custom, or no maze."
+        )
     if envs.is_host(name):
         return envs.make_host(name, int(config["eval_episodes"]))
     options = {"backend": config["env_backend"]} if name.startswith("brax-") else {}

@@ -27,6 +27,7 @@ class Origin:
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     seed: int | None = None
     reference_scores: tuple[float, float] | None = None
+    true_next_observations: bool = False  # the file's next_observations, not the next rows, are what follows a row
 
 
 @dataclasses.dataclass(frozen=True)

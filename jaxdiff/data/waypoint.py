@@ -30,9 +30,19 @@ class Maze:
     """A task on a grid. Cell (i, j) is the square around the point (i, j); x counts rows, y columns."""
 
     layout: tuple[str, ...]  # one string per row, "#" is a wall, anything else is free
-    goal: tuple[float, float]
+    goal: tuple[float, float] | None  # what rewards are about; None: nothing is rewarded, unless `multi`
     max_episode_steps: int
     dense: bool
+    multi: bool = False  # the goal is the walker's own target, rewarded and told in every row
+    landmarks: tuple[tuple[int, int], ...] = ()  # free cells that half of the targets are drawn from, if there are any
+
+
+class _World(NamedTuple):
+    """Where one can be, how to get on, and where to go."""
+
+    free: Array  # [F, 2] cells
+    route: Array  # [F, F] int32, see `plan`
+    choices: Array  # [C] int32, rows of `free` that starts and targets are drawn from
 
 
 class _Walk(NamedTuple):
@@ -65,6 +75,10 @@ def generate(
     An episode starts in a random free cell, nearly at rest; waypoints are the cells of a shortest path to a random
     target; on reaching the target another is drawn. Every episode lasts max_episode_steps; none terminates.
 
+    With `maze.multi` the goal is the target, and the row at which it is reached is followed by one that has another.
+    So next_obs is given beside obs: the same goal as in its row, (x', y', vx', vy', gx, gy), and never that of the row
+    after. Several rows in a batch (chunks of actions, returns) see goals change as they did in the walk.
+
     Args:
       key: consumed.
       maze: grid, goal and episode length.
@@ -75,10 +89,10 @@ def generate(
 
     Returns:
       Columns of N rows: obs [N, 4] = (x, y, vx, vy), action [N, 2]; extras "infos/goal" [N, 2] is the controller's
-      target.
+      target. With `maze.multi` obs [N, 6] has it too, and next_obs is not None.
 
     Raises:
-      ValueError: an argument out of range, no free cell, or a free cell that others cannot reach.
+      ValueError: an argument out of range, no free cell, a free cell that others cannot reach, a landmark in a wall.
     """
     if num_steps < 2:
         raise ValueError(f"num_steps={num_steps} must be at least 2; 200000 is usual.")
@@ -88,24 +102,27 @@ def generate(
     horizon = maze.max_episode_steps
     num_episodes = -(-num_steps // horizon)
     keys = jax.random.split(key, num_episodes)
-    walked = _episodes(keys, jnp.asarray(free, jnp.float32), jnp.asarray(route), noise, jitter, physics, horizon)
+    world = _World(jnp.asarray(free, jnp.float32), jnp.asarray(route), jnp.asarray(_choices(free, maze.landmarks)))
+    walked = _episodes(keys, world, noise, jitter, physics, horizon)
     obs, action, after, target = (np.asarray(x).reshape(-1, x.shape[-1])[:num_steps] for x in walked)
     truncated = np.arange(1, num_steps + 1) % horizon == 0
     truncated[-1] = True
+    goal = target if maze.multi else maze.goal
+    reward = np.zeros(num_steps, np.float32) if goal is None else maze_reward(after[:, :2], goal, dense=maze.dense)
     return Columns(
-        obs=obs,
+        obs=np.concatenate([obs, target], axis=1) if maze.multi else obs,
         action=action,
-        reward=maze_reward(after, maze.goal, dense=maze.dense),
+        reward=reward,
         terminated=np.zeros(num_steps, bool),
         truncated=truncated,
-        next_obs=None,
+        next_obs=np.concatenate([after, target], axis=1) if maze.multi else None,
         extras={"infos/goal": target},
     )
 
 
-def maze_reward(position: np.ndarray, goal: tuple[float, float], *, dense: bool) -> np.ndarray:
-    """[N] float32 rewards of positions [N, 2]: exp(-distance) if dense, else 1 within 0.5 of the goal."""
-    distance = np.linalg.norm(position - np.asarray(goal, np.float32), axis=-1)
+def maze_reward(position: np.ndarray, goal: tuple[float, float] | np.ndarray, *, dense: bool) -> np.ndarray:
+    """[N] float32 rewards of positions [N, 2]: exp(-distance) if dense, else 1 within 0.5 of the goal [2] or [N, 2]."""
+    distance = np.linalg.norm(position - np.broadcast_to(np.asarray(goal, np.float32), position.shape), axis=-1)
     return np.exp(-distance).astype(np.float32) if dense else (distance <= GOAL_RADIUS).astype(np.float32)
 
 
@@ -139,20 +156,32 @@ def plan(layout: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(cells, np.int32), route
 
 
+def _choices(free: np.ndarray, landmarks: tuple[tuple[int, int], ...]) -> np.ndarray:
+    """Rows of `free` to draw targets from, uniformly: each once, and landmarks again until they are about half."""
+    number = {(int(i), int(j)): k for k, (i, j) in enumerate(free)}
+    for cell in landmarks:
+        if cell not in number:
+            raise ValueError(f"landmark {cell} is not a free cell; choose among {sorted(number)}.")
+    again = [number[cell] for cell in landmarks] * (len(free) // max(1, len(landmarks)))
+    return np.asarray([*range(len(free)), *again], np.int32)
+
+
 @functools.partial(jax.jit, static_argnames=("physics", "horizon"))
-@functools.partial(jax.vmap, in_axes=(0, None, None, None, None, None, None))
+@functools.partial(jax.vmap, in_axes=(0, None, None, None, None, None))
 def _episodes(
-    key: Key, free: Array, route: Array, noise: Array, jitter: Array, physics: Physics, horizon: int
+    key: Key, world: _World, noise: Array, jitter: Array, physics: Physics, horizon: int
 ) -> tuple[Array, Array, Array, Array]:
-    """One episode: obs [H, 4], action [H, 2], position after each step [H, 2], target [H, 2]."""
-    draws = _draw(key, horizon + 2, len(free), jitter)
+    """One episode: obs [H, 4], action [H, 2], obs after each step [H, 4], target [H, 2]."""
+    free, route = world.free, world.route
+    draws = _draw(key, horizon + 2, world.choices, jitter)
     target, start, rest = (jax.tree.map(lambda x, rows=rows: x[rows], draws) for rows in (0, 1, slice(2, None)))
 
     def step(walk: _Walk, draw: _Draws) -> tuple[_Walk, tuple[Array, Array, Array, Array]]:
         steer = jnp.clip(GAIN * (walk.waypoint - walk.position) - walk.velocity, -1.0, 1.0)
         action = jnp.clip(steer + noise * draw.noise, -1.0, 1.0)
         position, velocity = physics(walk.position, walk.velocity, action)
-        row = (jnp.concatenate([walk.position, walk.velocity]), action, position, walk.target)
+        before, after = jnp.concatenate([walk.position, walk.velocity]), jnp.concatenate([position, velocity])
+        row = (before, action, after, walk.target)
         return _aim(walk._replace(position=position, velocity=velocity), draw, free, route), row
 
     return jax.lax.scan(step, _start(start, target, free, route), rest)[1]
@@ -188,12 +217,12 @@ def _aim(walk: _Walk, draw: _Draws, free: Array, route: Array) -> _Walk:
     )
 
 
-def _draw(key: Key, num_rows: int, num_cells: int, jitter: Array) -> _Draws:
+def _draw(key: Key, num_rows: int, choices: Array, jitter: Array) -> _Draws:
     key_normal, key_uniform = jax.random.split(key)
     uniform = jax.random.uniform(key_uniform, (num_rows, 5))
     return _Draws(
         noise=jax.random.normal(key_normal, (num_rows, 2)),
-        cell=jnp.minimum((uniform[:, 0] * num_cells).astype(jnp.int32), num_cells - 1),
+        cell=choices[jnp.minimum((uniform[:, 0] * len(choices)).astype(jnp.int32), len(choices) - 1)],
         offset=START_SPREAD * (2.0 * uniform[:, 1:3] - 1.0),
         waypoint_offset=-jitter * uniform[:, 3:5],
     )

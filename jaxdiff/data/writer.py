@@ -40,7 +40,8 @@ def write(
     source = str(path) if source is None else source
     truncated = time_limits(columns, source, max_episode_steps)
     columns = columns._replace(truncated=truncated)
-    num_transitions = to_dataset(columns, source).num_transitions
+    dataset = to_dataset(columns, source, use_next_observations=origin.true_next_observations)
+    num_transitions = dataset.num_transitions
     path.parent.mkdir(parents=True, exist_ok=True)
     cards: list[Card] = []
 

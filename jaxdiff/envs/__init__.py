@@ -12,26 +12,43 @@ import functools
 import inspect
 from typing import Any
 
-from jaxdiff.envs import brax_env, pointmaze, probes
+from jaxdiff.envs import brax_env, pointmaze, probes, rooms
 from jaxdiff.envs.host import HOST_ENVS, HostEnv, is_host, make_host
 from jaxdiff.envs.wrappers import AutoResetState, auto_reset
 from jaxdiff.suggest import unknown_name
 from jaxdiff.types import Env
 
-__all__ = ["ENVS", "HOST_ENVS", "AutoResetState", "HostEnv", "auto_reset", "is_host", "make", "make_host"]
+__all__ = [
+    "CUSTOM_MAZES",
+    "ENVS",
+    "HOST_ENVS",
+    "AutoResetState",
+    "HostEnv",
+    "auto_reset",
+    "is_host",
+    "make",
+    "make_host",
+]
 
 _maze = pointmaze.pointmaze
 _brax = brax_env.brax_locomotion
 
+# Not in ENVS, since they are nothing without their option `maze`.
+CUSTOM_MAZES: dict[str, Callable[..., Env]] = {
+    f"pointmaze-custom{multi}{dense}": functools.partial(pointmaze.custom, multi=bool(multi), dense=bool(dense))
+    for multi in ("", "-multi")
+    for dense in ("", "-dense")
+}
+
 ENVS: dict[str, Callable[..., Env]] = {
-    "pointmaze-open": functools.partial(_maze, "open"),
-    "pointmaze-open-dense": functools.partial(_maze, "open", dense=True),
-    "pointmaze-umaze": functools.partial(_maze, "umaze"),
-    "pointmaze-umaze-dense": functools.partial(_maze, "umaze", dense=True),
-    "pointmaze-medium": functools.partial(_maze, "medium"),
-    "pointmaze-medium-dense": functools.partial(_maze, "medium", dense=True),
-    "pointmaze-large": functools.partial(_maze, "large"),
-    "pointmaze-large-dense": functools.partial(_maze, "large", dense=True),
+    **{
+        f"pointmaze-{size}{multi}{dense}": functools.partial(_maze, size, multi=bool(multi), dense=bool(dense))
+        for size in pointmaze.MAX_EPISODE_STEPS
+        for multi in ("", "-multi")
+        for dense in ("", "-dense")
+    },
+    "rooms-and": functools.partial(rooms.rooms, wanted=("south", "east")),
+    "rooms-not": functools.partial(rooms.rooms, wanted=("north",), avoided=("east",)),
     "brax-hopper": functools.partial(_brax, "hopper"),
     "brax-halfcheetah": functools.partial(_brax, "halfcheetah"),
     "brax-walker2d": functools.partial(_brax, "walker2d"),
@@ -50,9 +67,10 @@ def make(name: str, **options: Any) -> Env:
     """The environment of that name.
 
     Args:
-      name: a key of ENVS. A name starting with "gymnasium-" runs on the host: see `make_host`.
-      **options: keyword arguments of the factory: `max_episode_steps` (pointmaze, brax), `dense` (pointmaze),
-        `backend` (brax), `delay` (probe-recall). A maze of one's own is `pointmaze.pointmaze(layout)`.
+      name: a key of ENVS or CUSTOM_MAZES. A name starting with "gymnasium-" runs on the host: see `make_host`.
+      **options: keyword arguments of the factory: `max_episode_steps` (pointmaze, brax, rooms), `dense`, `multi`,
+        `goal` (pointmaze), `maze` (pointmaze-custom, which needs it), `wanted`, `avoided` (rooms), `backend` (brax),
+        `delay` (probe-recall).
 
     Returns:
       Env; `env.spec.name == name` unless an option renames it.
@@ -63,10 +81,11 @@ def make(name: str, **options: Any) -> Env:
     """
     if is_host(name):
         raise KeyError(f"{name!r} runs on the host, not on the device; use make_host({name!r}, num_envs)")
-    if name not in ENVS:
-        raise unknown_name("environment", name, ENVS)
-    known = inspect.signature(ENVS[name]).parameters
+    factories = {**ENVS, **CUSTOM_MAZES}
+    if name not in factories:
+        raise unknown_name("environment", name, factories)
+    known = inspect.signature(factories[name]).parameters
     for option in options:
         if option not in known:
             raise ValueError(f"{name} has no option {option!r}; known: {', '.join(known) or 'none'}")
-    return ENVS[name](**options)
+    return factories[name](**options)

@@ -16,7 +16,6 @@ Reference: Fu et al. 2020, D4RL, arXiv:2004.07219; constants of the model file i
 """
 
 from collections.abc import Sequence
-import re
 
 from flax import struct
 import jax
@@ -24,7 +23,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 import numpy as np
 
-from jaxdiff.suggest import unknown_name
+from jaxdiff.envs.layouts import LAYOUTS, Cell, goal_of, parse_layout, walls_of, with_goal
 from jaxdiff.types import Array, Env, Key, Spec, TimeStep
 
 DT = 0.01  # seconds per step
@@ -35,44 +34,6 @@ MASS = 4000.0 * np.pi * 0.1**3 / 3.0  # a ball of radius 0.1 and density 1000: 4
 RADIUS = 0.1
 WALL_LOW, WALL_HIGH = -0.7, 0.3  # the wall of cell i fills [i + WALL_LOW, i + WALL_HIGH]
 GOAL_RADIUS = 0.5
-
-LAYOUTS: dict[str, tuple[str, ...]] = {
-    "open": (
-        "#######",
-        "#OOOOO#",
-        "#OOGOO#",
-        "#OOOOO#",
-        "#######",
-    ),
-    "umaze": (
-        "#####",
-        "#GOO#",
-        "###O#",
-        "#OOO#",
-        "#####",
-    ),
-    "medium": (
-        "########",
-        "#OO##OO#",
-        "#OO#OOO#",
-        "##OOO###",
-        "#OO#OOO#",
-        "#O#OO#O#",
-        "#OOO#OG#",
-        "########",
-    ),
-    "large": (
-        "############",
-        "#OOOO#OOOOO#",
-        "#O##O#O#O#O#",
-        "#OOOOOO#OOO#",
-        "#O####O###O#",
-        "#OO#O#OOOOO#",
-        "##O#O#O#O###",
-        "#OO#OOO#OGO#",
-        "############",
-    ),
-}
 
 MAX_EPISODE_STEPS = {"open": 150, "umaze": 300, "medium": 600, "large": 800}
 
@@ -98,65 +59,131 @@ class MazeState:
     time: Array  # [] int32, steps since reset
 
 
+@struct.dataclass
+class MultiMazeState(MazeState):
+    """Beside them, the goal of this episode."""
+
+    target: Array  # [2]
+
+
 def pointmaze(
-    layout: str | Sequence[str] = "umaze", *, dense: bool = False, max_episode_steps: int | None = None
+    layout: str | Sequence[str] = "umaze",
+    *,
+    dense: bool = False,
+    multi: bool = False,
+    goal: Cell | None = None,
+    max_episode_steps: int | None = None,
 ) -> Env:
     """The maze task: stay within 0.5 of the goal for as much of the episode as possible.
 
-    obs = (x, y, vx, vy);  reward = 1[|p - goal| <= 0.5], or exp(-|p - goal|) when dense, p being the position after
-    the step. An episode never terminates; it is truncated after `max_episode_steps`. A reset draws a free cell
-    (the goal's included) uniformly, then p = cell + U(-0.1, 0.1) and v = 0.1 N(0, 1), per axis.
+    obs = (x, y, vx, vy), with `multi` (x, y, vx, vy, gx, gy)
+    reward = 1[|p - goal| <= 0.5], or exp(-|p - goal|) when dense, p being the position after the step
+    An episode never terminates; it is truncated after `max_episode_steps`. A reset draws a free cell (the goal's
+    included) uniformly, then p = cell + U(-0.1, 0.1) and v = 0.1 N(0, 1), per axis. With `multi` it draws the goal in
+    the same way as p, which D4RL does when it is told no target, and Diffuser calls Multi2D.
 
     Args:
       layout: a name in LAYOUTS, or a maze: rows as a tuple, or one string with rows parted by newlines or
         backslashes. `#` is wall, `O` free, `G` the goal (free); the border must be wall.
       dense: the reward, see above.
+      multi: another goal in every episode, told in the observation; a `G` is then a free cell like others.
+      goal: its cell (i, j), in the place of the layout's `G`, which may then be absent. Not with `multi`.
       max_episode_steps: default 150, 300, 600, 800 for open, umaze, medium, large; 300 for another maze.
 
     Returns:
-      Env with obs [4], action [2]. Reference scores are D4RL's, and None for a maze or a clock that is not D4RL's.
-      `facts` holds layout, walls (list of [i, j]), goal [x, y], wall_box (offsets of a wall's edges from its cell
-      index), radius and goal_radius, all plain lists and floats.
+      Env with obs [4] or [6], action [2]. `spec.goal` is the observation at rest on the goal; with `multi` it is None
+      and `spec.goal_dim` 2. Reference scores are D4RL's, and None for a maze, a goal or a clock that is not D4RL's;
+      with `multi` they are those of the maze's fixed goal, since D4RL and Diffuser score those tasks so: such a score
+      compares methods, and 100 is not what an expert reaches.
+      `facts` holds layout, walls (list of [i, j]), goal [x, y] or None, wall_box (offsets of a wall's edges from its
+      cell index), radius and goal_radius, all plain lists and floats.
 
     Raises:
       KeyError: unknown layout name.
-      ValueError: a maze with ragged rows, an unknown character, an open border or not exactly one goal.
+      ValueError: a maze with ragged rows, an unknown character, an open border, a cell that others cannot reach, or
+        not exactly one goal; a goal inside a wall, or beside `multi`.
+
+    Reference: Fu et al. 2020, arXiv:2004.07219; Janner et al. 2022, arXiv:2205.09991, table 1 for Multi2D.
     """
+    rows, spot = _rows_and_goal(layout, multi, goal)
+    spec = _spec(rows, spot, dense, multi, max_episode_steps)
+    walls = walls_of(rows)
+    cells = np.argwhere(~walls).astype(np.float32)
+    fixed = np.array(spot or (0, 0), np.float32)  # with multi the state has the goal
+
+    def draw(key_cell: Key, key_offset: Key) -> Array:
+        cell = jax.random.choice(key_cell, jnp.asarray(cells))
+        return cell + jax.random.uniform(key_offset, (2,), minval=-0.1, maxval=0.1)
+
+    def observe(state: MazeState) -> Array:
+        seen = [state.position, state.velocity]
+        return jnp.concatenate([*seen, state.target] if isinstance(state, MultiMazeState) else seen)
+
+    def reset(key: Key) -> tuple[MazeState, Array]:
+        key_cell, key_position, key_velocity = jax.random.split(key, 3)
+        ball = {
+            "position": draw(key_cell, key_position),
+            "velocity": 0.1 * jax.random.normal(key_velocity, (2,)),
+            "time": jnp.int32(0),
+        }
+        state = MazeState(**ball)
+        if multi:
+            state = MultiMazeState(**ball, target=draw(*jax.random.split(jax.random.fold_in(key, 1))))
+        return state, observe(state)
+
+    def step(state: MazeState, action: Array) -> tuple[MazeState, TimeStep]:
+        position, velocity = physics_step(state.position, state.velocity, action, walls)
+        time = state.time + 1
+        distance = jnp.linalg.norm(position - (state.target if isinstance(state, MultiMazeState) else fixed))
+        reward = jnp.exp(-distance) if dense else (distance <= GOAL_RADIUS).astype(jnp.float32)
+        state = state.replace(position=position, velocity=velocity, time=time)  # type: ignore[attr-defined]
+        ended = TimeStep(observe(state), reward, terminated=jnp.array(False), truncated=time >= spec.max_episode_steps)
+        return state, ended
+
+    return Env(reset, step, spec, _facts(rows, walls, spot))
+
+
+def custom(
+    maze: str | Sequence[str] = "", *, dense: bool = False, multi: bool = False, max_episode_steps: int | None = None
+) -> Env:
+    """`pointmaze` for a maze that must be written out: what the names `pointmaze-custom...` stand for.
+
+    Raises:
+      ValueError: no maze, or see `pointmaze`.
+    """
+    if not maze or isinstance(maze, str) and "#" not in maze:
+        raise ValueError(
+            f"maze={maze!r}: pointmaze-custom needs a maze, rows of '#', 'O' and 'G' parted by backslashes, as "
+            r"'#####\#GOO#\#####'; named mazes are environments of their own"
+        )
+    return pointmaze(maze, dense=dense, multi=multi, max_episode_steps=max_episode_steps)
+
+
+def _rows_and_goal(layout: str | Sequence[str], multi: bool, goal: Cell | None) -> tuple[tuple[str, ...], Cell | None]:
+    """The checked maze, and the cell of the goal that never changes if there is one."""
     rows = parse_layout(layout)
+    if multi and goal is not None:
+        raise ValueError(f"goal={goal} has no use with multi=True, where every episode draws its own; leave it out")
+    if goal is not None:
+        rows = with_goal(rows, goal)
+    return rows, None if multi else goal_of(rows)
+
+
+def _spec(rows: tuple[str, ...], goal: Cell | None, dense: bool, multi: bool, max_episode_steps: int | None) -> Spec:
     known = next((name for name, known_rows in LAYOUTS.items() if known_rows == rows), None)
     steps = MAX_EPISODE_STEPS.get(known or "", 300) if max_episode_steps is None else max_episode_steps
     if steps < 1:
         raise ValueError(f"max_episode_steps={steps} must be at least 1")
     is_d4rl = known is not None and steps == MAX_EPISODE_STEPS[known]
-    spec = Spec(
-        name=f"pointmaze-{known or 'custom'}" + ("-dense" if dense else ""),
-        obs_dim=4,
+    return Spec(
+        name=f"pointmaze-{known or 'custom'}" + ("-multi" if multi else "") + ("-dense" if dense else ""),
+        obs_dim=6 if multi else 4,
         action_dim=2,
         max_episode_steps=steps,
         reference_scores=REFERENCE_SCORES[known, dense] if known and is_d4rl else None,
+        goal=None if goal is None else (float(goal[0]), float(goal[1]), 0.0, 0.0),
+        goal_dim=2 if multi else 0,
     )
-    walls = walls_of(rows)
-    cells = np.argwhere(~walls).astype(np.float32)
-    goal = np.array(_goal_of(rows), np.float32)
-
-    def reset(key: Key) -> tuple[MazeState, Array]:
-        key_cell, key_position, key_velocity = jax.random.split(key, 3)
-        cell = jax.random.choice(key_cell, jnp.asarray(cells))
-        position = cell + jax.random.uniform(key_position, (2,), minval=-0.1, maxval=0.1)
-        velocity = 0.1 * jax.random.normal(key_velocity, (2,))
-        state = MazeState(position=position, velocity=velocity, time=jnp.int32(0))
-        return state, jnp.concatenate([position, velocity])
-
-    def step(state: MazeState, action: Array) -> tuple[MazeState, TimeStep]:
-        position, velocity = physics_step(state.position, state.velocity, action, walls)
-        time = state.time + 1
-        distance = jnp.linalg.norm(position - goal)
-        reward = jnp.exp(-distance) if dense else (distance <= GOAL_RADIUS).astype(jnp.float32)
-        obs = jnp.concatenate([position, velocity])
-        new_state = MazeState(position=position, velocity=velocity, time=time)
-        return new_state, TimeStep(obs, reward, terminated=jnp.array(False), truncated=time >= steps)
-
-    return Env(reset, step, spec, _facts(rows, walls, goal))
 
 
 def physics_step(position: Array, velocity: Array, action: Array, walls: ArrayLike) -> tuple[Array, Array]:
@@ -223,59 +250,11 @@ def resolve_contact(position: Array, velocity: Array, walls: ArrayLike) -> tuple
     return position, velocity
 
 
-def walls_of(layout: str | Sequence[str]) -> np.ndarray:
-    """Where the walls are: [rows, columns] bool, True for `#`. Raises as `parse_layout` does."""
-    return np.array([[character == "#" for character in row] for row in parse_layout(layout)])
-
-
-def goal_of(layout: str | Sequence[str]) -> tuple[int, int]:
-    """The goal's cell (i, j), which is also its position (x, y). Raises as `parse_layout` does."""
-    return _goal_of(parse_layout(layout))
-
-
-def parse_layout(layout: str | Sequence[str]) -> tuple[str, ...]:
-    """The rows of a named or a written-out maze, checked.
-
-    Args:
-      layout: a name in LAYOUTS, a sequence of rows, or rows in one string parted by newlines or backslashes.
-
-    Returns:
-      Rows of equal length over `#`, `O`, `G`, with a border of `#` and one `G`.
-
-    Raises:
-      KeyError: a string without `#` that names no layout.
-      ValueError: the maze is malformed; the message says where.
-    """
-    if isinstance(layout, str) and "#" not in layout:
-        if layout not in LAYOUTS:
-            raise unknown_name("maze layout", layout, LAYOUTS)
-        return LAYOUTS[layout]
-    rows = tuple(re.split(r"[\n\\]", layout.strip())) if isinstance(layout, str) else tuple(layout)
-    rows = tuple(row.strip() for row in rows)
-    if not rows or any(len(row) != len(rows[0]) for row in rows):
-        raise ValueError(f"maze rows have lengths {[len(row) for row in rows]}; all rows must be equally long")
-    for i, row in enumerate(rows):
-        for j, character in enumerate(row):
-            if character not in "#OG":
-                raise ValueError(f"unknown character {character!r} at row {i}, column {j}; use '#', 'O' and 'G'")
-            is_border = i in (0, len(rows) - 1) or j in (0, len(row) - 1)
-            if is_border and character != "#":
-                raise ValueError(f"the maze is not closed: {character!r} on the border at row {i}, column {j}; use '#'")
-    goals = sum(row.count("G") for row in rows)
-    if goals != 1:
-        raise ValueError(f"the maze has {goals} goals; mark exactly one free cell with 'G'")
-    return rows
-
-
-def _goal_of(rows: tuple[str, ...]) -> tuple[int, int]:
-    return next((i, row.index("G")) for i, row in enumerate(rows) if "G" in row)
-
-
-def _facts(rows: tuple[str, ...], walls: np.ndarray, goal: np.ndarray) -> dict[str, object]:
+def _facts(rows: tuple[str, ...], walls: np.ndarray, goal: Cell | None) -> dict[str, object]:
     return {
         "layout": list(rows),
         "walls": np.argwhere(walls).tolist(),
-        "goal": goal.tolist(),
+        "goal": None if goal is None else [float(goal[0]), float(goal[1])],
         "wall_box": [WALL_LOW, WALL_HIGH],
         "radius": RADIUS,
         "goal_radius": GOAL_RADIUS,

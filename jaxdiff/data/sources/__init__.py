@@ -48,7 +48,8 @@ def load(
       path: file to read. If `<path>.json`, the card, lies beside it, the content must match the card's hash.
       format: a name in SOURCES, or None to tell by the first bytes, then by the suffix.
       max_episode_steps: for files without timeouts (see `columns.to_dataset`).
-      use_next_observations: trust the file's own successors (see `columns.to_dataset`).
+      use_next_observations: trust the file's own successors (see `columns.to_dataset`), as is done without asking
+        where the card says that they are true.
 
     Returns:
       (Dataset of numpy arrays, DatasetInfo); `to_device` moves the first to an accelerator.
@@ -62,9 +63,8 @@ def load(
     columns = load_columns(path, format)
     card = cards.verify(path, columns)
     source = str(path)
-    dataset = to_dataset(
-        columns, source, max_episode_steps=max_episode_steps, use_next_observations=use_next_observations
-    )
+    trusted = use_next_observations or (card is not None and card.true_next_observations)
+    dataset = to_dataset(columns, source, max_episode_steps=max_episode_steps, use_next_observations=trusted)
     returns = episode_returns(columns, time_limits(columns, source, max_episode_steps))
     name = card.name if card else path.stem
     info = DatasetInfo(
