@@ -42,7 +42,7 @@ def flatten(x: Array, t: Array, cond: Any, cond_sizes: tuple[int, ...]) -> Flat:
     else:
         levels = levels.reshape(num if levels.ndim else 1, 1)
     if cond is not None:
-        cond = (cond[0].reshape(num, -1), cond[1].reshape(num, -1))
+        cond = (cond[0].reshape(num, sum(cond_sizes)), cond[1].reshape(num, len(cond_sizes)))
     return Flat(x.reshape(num, *x.shape[len(batch) :]), levels, cond)
 
 
