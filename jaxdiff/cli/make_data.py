@@ -164,8 +164,16 @@ def _make_walk(name: str, path: pathlib.Path, made: catalog.Maze | catalog.Rooms
     if isinstance(made, catalog.Rooms):
         env = rooms.rooms()
         layout, multi, reference = rooms.LAYOUT, False, None  # nothing is rewarded: there is no score
-        maze = waypoint.Maze(layout, None, env.spec.max_episode_steps, dense=False, landmarks=rooms.LANDMARKS)
-        about = "targets are landmarks of its regions as often as random cells; rewards are 0"
+        maze = waypoint.Maze(
+            layout,
+            None,
+            env.spec.max_episode_steps,
+            dense=False,
+            landmarks=rooms.LANDMARKS + rooms.START_CELLS,
+            both_ways=True,
+            passing=0.4,  # so that two regions fit into a plan of 128 steps
+        )
+        about = "targets are in its regions or at its start as often as in random cells; rewards are 0"
     else:
         size = arguments.maze if made.size == "custom" else made.size
         env = pointmaze.pointmaze(size, dense=made.dense, multi=made.multi)

@@ -19,7 +19,7 @@ from jaxdiff.types import Array, Key
 Physics = Callable[[Array, Array, Array], tuple[Array, Array]]  # (position [2], velocity [2], action [2]) -> next two
 
 GAIN = 10.0  # action per unit of distance to the waypoint; the gain on velocity is 1
-NEAR = 0.1  # a waypoint or target closer than this is reached
+NEAR = 0.1  # a target closer than this is reached, and so is a waypoint unless the maze says otherwise
 START_SPREAD = 0.1  # a start or target lies within this of its cell's index, on each axis
 START_SPEED = 0.1  # standard deviation of the first velocity
 GOAL_RADIUS = 0.5  # of the sparse reward
@@ -35,6 +35,8 @@ class Maze:
     dense: bool
     multi: bool = False  # the goal is the walker's own target, rewarded and told in every row
     landmarks: tuple[tuple[int, int], ...] = ()  # free cells that half of the targets are drawn from, if there are any
+    both_ways: bool = False  # of equally long ways, every other target is come to by the mirrored one
+    passing: float = NEAR  # a waypoint closer than this is passed: the more, the faster and rounder the walk
 
 
 class _World(NamedTuple):
@@ -43,6 +45,7 @@ class _World(NamedTuple):
     free: Array  # [F, 2] cells
     route: Array  # [F, F] int32, see `plan`
     choices: Array  # [C] int32, rows of `free` that starts and targets are drawn from
+    passing: float  # squared
 
 
 class _Walk(NamedTuple):
@@ -99,10 +102,13 @@ def generate(
     if noise < 0 or not 0 <= jitter <= 0.5:
         raise ValueError(f"noise={noise}, jitter={jitter}: noise must be >= 0 and jitter in [0, 0.5].")
     free, route = plan(maze.layout)
+    if maze.both_ways:
+        route[::2] = plan(maze.layout, mirrored=True)[1][::2]
     horizon = maze.max_episode_steps
     num_episodes = -(-num_steps // horizon)
     keys = jax.random.split(key, num_episodes)
-    world = _World(jnp.asarray(free, jnp.float32), jnp.asarray(route), jnp.asarray(_choices(free, maze.landmarks)))
+    choices = jnp.asarray(_choices(free, maze.landmarks))
+    world = _World(jnp.asarray(free, jnp.float32), jnp.asarray(route), choices, maze.passing**2)
     walked = _episodes(keys, world, noise, jitter, physics, horizon)
     obs, action, after, target = (np.asarray(x).reshape(-1, x.shape[-1])[:num_steps] for x in walked)
     truncated = np.arange(1, num_steps + 1) % horizon == 0
@@ -126,8 +132,12 @@ def maze_reward(position: np.ndarray, goal: tuple[float, float] | np.ndarray, *,
     return np.exp(-distance).astype(np.float32) if dense else (distance <= GOAL_RADIUS).astype(np.float32)
 
 
-def plan(layout: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+def plan(layout: tuple[str, ...], *, mirrored: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Shortest paths between all free cells, over edges.
+
+    Args:
+      layout: one string per row.
+      mirrored: which of several equally long paths: the neighbours of a cell are tried in the opposite order.
 
     Returns:
       free: [F, 2] int32, the free cells.
@@ -146,7 +156,8 @@ def plan(layout: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
         frontier = [target]
         for cell in frontier:  # grows while it is read: breadth first
             i, j = cells[cell]
-            for near in ((i - 1, j), (i + 1, j), (i, j - 1), (i, j + 1)):
+            around = ((i - 1, j), (i + 1, j), (i, j - 1), (i, j + 1))
+            for near in reversed(around) if mirrored else around:
                 if near in number and route[target, number[near]] < 0:
                     route[target, number[near]] = cell
                     frontier.append(number[near])
@@ -182,7 +193,7 @@ def _episodes(
         position, velocity = physics(walk.position, walk.velocity, action)
         before, after = jnp.concatenate([walk.position, walk.velocity]), jnp.concatenate([position, velocity])
         row = (before, action, after, walk.target)
-        return _aim(walk._replace(position=position, velocity=velocity), draw, free, route), row
+        return _aim(walk._replace(position=position, velocity=velocity), draw, world), row
 
     return jax.lax.scan(step, _start(start, target, free, route), rest)[1]
 
@@ -201,10 +212,11 @@ def _start(start: _Draws, first: _Draws, free: Array, route: Array) -> _Walk:
     )
 
 
-def _aim(walk: _Walk, draw: _Draws, free: Array, route: Array) -> _Walk:
+def _aim(walk: _Walk, draw: _Draws, world: _World) -> _Walk:
     """Takes another target once the target is reached, and moves on to the next cell once the waypoint is."""
-    reached = _is_near(walk.position, walk.target)
-    passed = reached | _is_near(walk.position, walk.waypoint)
+    free, route = world.free, world.route
+    reached = _squared_distance(walk.position, walk.target) < NEAR**2
+    passed = reached | (_squared_distance(walk.position, walk.waypoint) < world.passing)
     target_cell = jnp.where(reached, draw.cell, walk.target_cell)
     target = jnp.where(reached, free[draw.cell] + draw.offset, walk.target)
     cell = jnp.where(passed, route[target_cell, walk.waypoint_cell], walk.waypoint_cell)
@@ -228,5 +240,5 @@ def _draw(key: Key, num_rows: int, choices: Array, jitter: Array) -> _Draws:
     )
 
 
-def _is_near(a: Array, b: Array) -> Array:
-    return jnp.sum((a - b) ** 2) < NEAR**2
+def _squared_distance(a: Array, b: Array) -> Array:
+    return jnp.sum((a - b) ** 2)

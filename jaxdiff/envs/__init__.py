@@ -48,7 +48,7 @@ ENVS: dict[str, Callable[..., Env]] = {
         for dense in ("", "-dense")
     },
     "rooms-and": functools.partial(rooms.rooms, wanted=("south", "east")),
-    "rooms-not": functools.partial(rooms.rooms, wanted=("north",), avoided=("east",)),
+    "rooms-not": functools.partial(rooms.rooms, wanted=("north",), avoided=("west",)),
     "brax-hopper": functools.partial(_brax, "hopper"),
     "brax-halfcheetah": functools.partial(_brax, "halfcheetah"),
     "brax-walker2d": functools.partial(_brax, "walker2d"),

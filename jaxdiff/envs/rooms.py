@@ -11,7 +11,7 @@
 The ball moves as in `pointmaze`. The world is symmetric about its middle column, so the ways to the north through the
 west gate and through the east gate are equally long, and the shortest ones lead through those regions; who keeps to the
 outer lane touches neither. No region lies between two others: north and south are joined by the lanes. From a gate to
-north or south the data's walker takes 60 to 100 steps, from the start to north 130 to 160.
+north or south the data's walker takes 50 to 90 steps, from the start to north 110 to 140.
 """
 
 from collections.abc import Sequence
@@ -46,6 +46,7 @@ REGIONS = (
 )
 LANDMARKS = ((1, 3), (1, 4), (3, 5), (5, 3), (5, 4), (3, 2))  # cells whose points, give or take 0.1, are in a region
 START = (3.8, 3.3)
+START_CELLS = ((4, 3), (4, 4))  # around it
 START_SPREAD = 0.2  # per axis
 MAX_EPISODE_STEPS = 250
 
@@ -73,7 +74,7 @@ def rooms(
     Entering an avoided region terminates with reward 0. A reset puts the ball at rest near (3.8, 3.3), +-0.2 per axis.
 
     The registered tasks: `rooms-and` wants south and east, neither of which is on the way to the other; `rooms-not`
-    wants north and avoids east, through which half of the shortest ways lead.
+    wants north and avoids west, through which half of the shortest ways lead.
 
     Args:
       wanted: names of REGIONS, at least one, none twice.
@@ -126,7 +127,7 @@ def _spec(wanted: Sequence[str], avoided: Sequence[str], max_episode_steps: int)
         )
     if max_episode_steps < 1:
         raise ValueError(f"max_episode_steps={max_episode_steps} must be at least 1")
-    registered = {(("south", "east"), ()): "rooms-and", (("north",), ("east",)): "rooms-not"}
+    registered = {(("south", "east"), ()): "rooms-and", (("north",), ("west",)): "rooms-not"}
     own = f"rooms-{'-'.join(wanted)}" + (f"-not-{'-'.join(avoided)}" if avoided else "")
     return Spec(
         name=registered.get((tuple(wanted), tuple(avoided)), own),
