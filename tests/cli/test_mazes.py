@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
+from jaxdiff.cli import pretrained
 from jaxdiff.cli.main import main
 from jaxdiff.cli.settings import OLDER_RUNS, base_config, in_env
 from jaxdiff.cli.task import check_fit, make_env
@@ -39,6 +40,20 @@ def test_another_environment_leaves_the_maze_behind():
     assert make_env(in_env(own, "pointmaze-open")).spec.name == "pointmaze-open"
     assert make_env(in_env(own, "pointmaze-custom-dense")).facts["layout"] == MAZE.split("\\")
     assert in_env(own, None) == own
+
+
+def test_a_run_that_starts_from_another_takes_its_maze_over_with_its_env(monkeypatch):
+    there = config(env="pointmaze-custom", maze=MAZE)
+    older = {key: value for key, value in config(env="pointmaze-open").items() if key != "maze"}
+    mine = base_config("bc")
+    for plan, overrides, expected in (
+        (there, {}, ("pointmaze-custom", MAZE)),
+        (there, {"env": "pointmaze-umaze"}, ("pointmaze-umaze", "")),
+        (older, {}, ("pointmaze-open", "")),
+    ):
+        monkeypatch.setattr(pretrained, "plans_of", lambda _, plan=plan: [{"config": plan}])
+        found = pretrained.inherit(mine, overrides)
+        assert (found.env, found.maze) == expected
 
 
 @pytest.mark.parametrize(
