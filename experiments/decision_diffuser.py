@@ -2,7 +2,7 @@
 
   jaxdiff train --config=decision_diffuser                         # pointmaze-umaze, conditioned on returns
   jaxdiff eval RUN --sweep=hparams.guidance_scale=0,1,1.2,2 --sweep=hparams.target_return=0.3,0.6,0.9
-  jaxdiff train --config=decision_diffuser:rooms                   # regions to visit and to avoid, composed while acting
+  jaxdiff train --config=decision_diffuser:rooms                   # regions to visit and to avoid, composed later
   jaxdiff train --config=decision_diffuser:paper --config.dataset=FILE.hdf5 --config.env=gymnasium-Hopper-v5
 
 `paper` and `code` are Ajay et al. 2023 (arXiv:2211.15657) on locomotion, as printed and as released; `default` and
@@ -53,9 +53,9 @@ def use_published(config: ConfigDict, preset: str) -> None:
 
 def use_small(config: ConfigDict) -> None:
     """The U maze on a CPU. Every line departs from the code, and says why."""
-    # A network of a hundredth of the size; 20 noise levels, which few-step samplers are trained for anyway.
+    # A network of a hundredth of the size that sees four steps as one token; 20 noise levels.
     planner = config.model.planner
-    planner.width, planner.mults, planner.horizon = 16, (1, 2, 4), 64
+    planner.width, planner.mults, planner.horizon, planner.patch = 32, (1, 2, 4), 64, 4
     planner.num_levels = planner.num_steps = 20
     config.model.normaliser = "limits"
     # An episode here is 300 steps and never terminates: no penalty, and a plan serves for eight steps.
@@ -63,7 +63,7 @@ def use_small(config: ConfigDict) -> None:
     config.model.termination_penalty = 0.0
     config.hparams.lr = 1e-3
     config.hparams.ema_start = 500.0
-    config.batch_size, config.num_updates = 32, 20_000
+    config.batch_size, config.num_updates = 32, 15_000
     config.eval_interval = config.checkpoint_interval = 2000
     anneal_over_run(config)
 
@@ -71,7 +71,7 @@ def use_small(config: ConfigDict) -> None:
 def use_hopper(config: ConfigDict) -> None:
     """Real MuJoCo data, as `default` but for what follows; name the file with --config.dataset."""
     config.env = "gymnasium-Hopper-v5"
-    config.model.planner.horizon = 32
+    config.model.planner.horizon, config.model.planner.mults = 32, (1, 2)
     config.model.normaliser = "gaussian"
     config.model.planner.clip = False
     config.model.act.replan_period = 4

@@ -60,13 +60,13 @@ def use_maze(config: ConfigDict, size: str) -> None:
 
 
 def use_default(config: ConfigDict) -> None:
-    """The umaze with a network of a fifteenth of the size, in minutes. Every line departs from the code, and says why."""
-    # 16, 32 and 64 channels train fifteen times faster on a CPU, and two cores have no two million updates in them.
-    config.model.planner.width, config.model.planner.mults = 16, (1, 2, 4)
+    """The U maze with a smaller network, in minutes. Every line departs from the code, and says why."""
+    # Four steps make one token of the network: 32 wide tokens train ten times faster on a CPU than 128 narrow ones.
+    config.model.planner.patch, config.model.planner.mults = 4, (1, 2, 4)
     # Few updates want large steps that end small, and an average that forgets the start.
     config.hparams.lr = 1e-3
     config.hparams.ema_start = 500.0
-    config.batch_size, config.num_updates = 32, 20_000
+    config.batch_size, config.num_updates = 32, 15_000
     config.eval_interval = config.checkpoint_interval = 2000
     anneal_over_run(config)
 

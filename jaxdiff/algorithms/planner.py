@@ -31,6 +31,7 @@ class PlannerConfig:
     attention: bool = False  # temporal_unet: linear attention over the plan at every resolution
     bias: str = "zeros"  # where biases start, one of BIASES; "torch" draws them as PyTorch does
     horizon: int = 32  # H, steps of a plan, the present included
+    patch: int = 1  # steps in a row that the network sees as one token: a shorter sequence of wider tokens
     schedule: str = "cosine_betas"  # one of SCHEDULES
     beta_max: float = 20.0  # of the vp schedule
     kind: str = "x0"  # what the network predicts, one of PARAMETERISATIONS
@@ -97,8 +98,17 @@ def check_planner(config: PlannerConfig) -> None:
             raise unknown_name(field, getattr(config, field), registry)
     if config.horizon < 2:
         raise ValueError(f"horizon={config.horizon}; a plan needs the present and at least one step: 2 or more.")
+    if config.patch < 1 or config.horizon % config.patch:
+        raise ValueError(f"horizon={config.horizon} and patch={config.patch}; a plan must be whole patches.")
+    if config.token_levels and config.patch > 1:
+        raise ValueError(f"token_levels=True and patch={config.patch}; a level per step needs patch=1.")
     if config.network == "temporal_unet":
-        check_horizon(config.horizon, config.mults)
+        check_horizon(config.horizon // config.patch, config.mults)
+
+
+def patched(x: Array, patch: int) -> Array:
+    """[*B, H, D] -> [*B, H / patch, patch D]: steps in a row side by side."""
+    return x.reshape(*x.shape[:-2], x.shape[-2] // patch, patch * x.shape[-1])
 
 
 def make_planner(config: PlannerConfig, dim: int, cond_sizes: tuple[int, ...] = ()) -> Planner:
@@ -116,7 +126,7 @@ def make_planner(config: PlannerConfig, dim: int, cond_sizes: tuple[int, ...] = 
     check_planner(config)
     process = make_process(config)
     network = TRAJECTORY_NETWORKS[config.network](
-        out=dim,
+        out=config.patch * dim,
         width=config.width,
         mults=config.mults,
         depth=config.depth,
@@ -127,11 +137,15 @@ def make_planner(config: PlannerConfig, dim: int, cond_sizes: tuple[int, ...] = 
 
     def init(key: Key) -> PyTree:
         nothing = (jnp.zeros(sum(cond_sizes)), jnp.zeros(len(cond_sizes))) if cond_sizes else None
-        params = network.init(key, jnp.zeros((config.horizon, dim)), jnp.zeros(()), nothing)
+        plan = patched(jnp.zeros((config.horizon, dim)), config.patch)
+        params = network.init(key, plan, jnp.zeros(()), nothing)
         return BIASES[config.bias](jax.random.fold_in(key, 1), params)
 
     def apply(params: PyTree) -> diffusion.Network:
-        return lambda x, t, cond: network.apply(params, x, t, cond)
+        def forward(x: Array, t: Array, cond: Any) -> Array:
+            return network.apply(params, patched(x, config.patch), t, cond).reshape(x.shape)  # type: ignore[union-attr]
+
+        return forward
 
     def loss(key: Key, params: PyTree, x0: Array, cond: Any, known: Known, weight: Array) -> Array:
         key_level, key_noise = jax.random.split(key)

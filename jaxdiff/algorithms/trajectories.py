@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff import diffusion
-from jaxdiff.algorithms.planner import Known, PlannerConfig
+from jaxdiff.algorithms.planner import Known, PlannerConfig, patched
 from jaxdiff.algorithms.process import Process
 from jaxdiff.data import (
     Dataset,
@@ -131,11 +131,12 @@ def make_value(config: PlannerConfig, process: Process, dim: int) -> PlanValue:
     network = TrajectoryValue(width=config.width, mults=config.mults, kernel_size=config.kernel_size)
 
     def init(key: Key) -> PyTree:
-        params = network.init(key, jnp.zeros((config.horizon, dim)), jnp.zeros(()))
+        params = network.init(key, patched(jnp.zeros((config.horizon, dim)), config.patch), jnp.zeros(()))
         return BIASES[config.bias](jax.random.fold_in(key, 1), params)
 
     def value(params: PyTree, x: Array, level: diffusion.Level) -> Array:
-        return network.apply(params, x, jnp.asarray(process.c_noise(level)))  # type: ignore[return-value]
+        t = jnp.asarray(process.c_noise(level))
+        return network.apply(params, patched(x, config.patch), t)  # type: ignore[return-value]
 
     def loss(key: Key, params: PyTree, x0: Array, known: Known, target: Array) -> Array:
         key_level, key_noise = jax.random.split(key)
