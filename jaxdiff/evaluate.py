@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxdiff.data import normalised_score
 from jaxdiff.envs import HostEnv
-from jaxdiff.types import Algorithm, Array, Env, Key, PyTree, Spec, TrainState, Trajectory
+from jaxdiff.types import Algorithm, Array, Env, Key, Plans, PyTree, Spec, TrainState, Trajectory
 
 
 @struct.dataclass
@@ -104,7 +104,7 @@ def make_host_rollout(
 
     def rollout(key: Key, state: TrainState) -> Evaluation:
         key_reset, key_act = jax.random.split(key)
-        obs = env.reset(int(jax.random.randint(key_reset, (), 0, 2**31 - 1)))
+        obs = env.reset(_host_seed(key_reset))
         memory = algorithm.init_memory((num_episodes,))
         running = np.ones(num_episodes, bool)
         rows: list[tuple[Any, ...]] = []
@@ -120,6 +120,48 @@ def make_host_rollout(
         return Evaluation(reward.sum(axis=1), mask.sum(axis=1), recorded)  # type: ignore[arg-type]
 
     return rollout
+
+
+def make_planning(
+    algorithm: Algorithm, env: Env | HostEnv, num_episodes: int, *, num_planned: int
+) -> Callable[[Key, TrainState], tuple[Array, Plans]]:
+    """Builds the first decisions of the first P of M episodes, as plans.
+
+    By the same key they are the plans that `make_rollout` and `make_host_rollout` carry out: the starts are the same,
+    and what is drawn for M episodes begins with what is drawn for P.
+
+    Args:
+      algorithm: whose `plan` is asked.
+      env: the task; a simulator on the host is reset.
+      num_episodes: M.
+      num_planned: P.
+
+    Returns:
+      (key, state) -> (obs [P, O], plans); consumes key.
+
+    Raises:
+      ValueError: P out of range, or an algorithm without plans.
+    """
+    if algorithm.plan is None or not 1 <= num_planned <= num_episodes:
+        raise ValueError(
+            f"plans of {num_planned} of {num_episodes} episodes by an algorithm that "
+            f"{'plans nothing' if algorithm.plan is None else 'plans'}; at least 1 and at most all, by a planner."
+        )
+    plan = jax.jit(algorithm.plan)
+
+    def planning(key: Key, state: TrainState) -> tuple[Array, Plans]:
+        key_reset, key_act = jax.random.split(key)
+        if isinstance(env, HostEnv):
+            obs = jnp.asarray(env.reset(_host_seed(key_reset))[:num_planned])
+        else:
+            obs = jax.vmap(env.reset)(jax.random.split(key_reset, num_episodes)[:num_planned])[1]
+        return obs, plan(jax.random.fold_in(key_act, 0), state, obs)
+
+    return planning
+
+
+def _host_seed(key: Key) -> int:
+    return int(jax.random.randint(key, (), 0, 2**31 - 1))
 
 
 def _pad(columns: tuple[np.ndarray, ...], length: int) -> Trajectory:

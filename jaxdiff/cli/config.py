@@ -137,8 +137,16 @@ def parse(argv: Sequence[str], flag_values: flags.FlagValues, usage: str = "") -
     )
 
 
-def parse_flags(argv: Sequence[str], flag_values: flags.FlagValues, usage: str = "") -> list[str]:
+def parse_flags(
+    argv: Sequence[str], flag_values: flags.FlagValues, usage: str = "", *, known_only: bool = False
+) -> list[str]:
     """Parse the flags of a command without a config; flags and positional arguments may be mixed.
+
+    Args:
+      argv: arguments after the command's name.
+      flag_values: with the command's own flags defined on it; it is filled here.
+      usage: printed above the flags for `--help`.
+      known_only: leave unknown flags among what is returned, for another command.
 
     Returns:
       The positional arguments.
@@ -151,7 +159,7 @@ def parse_flags(argv: Sequence[str], flag_values: flags.FlagValues, usage: str =
         _print_help(flag_values, usage)
     flag_values.set_gnu_getopt(True)
     try:
-        positional: list[str] = flag_values(["jaxdiff", *argv])[1:]
+        positional: list[str] = flag_values(["jaxdiff", *argv], known_only=known_only)[1:]
     except flags.IllegalFlagValueError as error:
         raise ValueError(_wrong_type(str(error), flag_values)) from None
     except flags.Error as error:

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("jaxdiff.cli.run:train", "train one config"),
     "sweep": ("jaxdiff.cli.run:sweep", "train a study: seeds and hyperparameters side by side on the device"),
     "eval": ("jaxdiff.cli.evaluate:main", "roll out the policies of a run folder"),
+    "plan": ("jaxdiff.cli.planning:main", "draw a planner's plans, how they come out of noise and what came of them"),
     "report": ("jaxdiff.cli.report:main", "write report.html from one or more run folders"),
     "rerun": ("jaxdiff.cli.run:rerun", "repeat a run folder from its run.json"),
     "bench": ("jaxdiff.cli.bench:main", "measure updates per second for each way of running lanes"),

@@ -1,21 +1,111 @@
 """Saved policies back in memory: a pack's checkpoint, acting as trained or by other settings."""
 
 from collections.abc import Callable, Mapping, Sequence
+import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import sweep, train
 from jaxdiff.cli import config as configs
+from jaxdiff.cli.loops import make_loop
 from jaxdiff.cli.overrides import apply_overrides, from_json
-from jaxdiff.cli.settings import make_settings
+from jaxdiff.cli.pretrained import saved_statistics
+from jaxdiff.cli.settings import in_env, is_online, make_settings
+from jaxdiff.cli.task import Task, make_algorithm, make_env
 from jaxdiff.io.checkpoint import Checkpoints
-from jaxdiff.types import PyTree
+from jaxdiff.io.runs import PackDir, RunDir, read_plan
+from jaxdiff.types import PyTree, Spec
 
 Init = Callable[[Any, Any], train.Lane]  # (hparams, seed) -> a lane before its first update
 
+CONFIG_KEYS = ("algorithm", "env", "model", "hparams")  # what acting needs of a pack's config
 INSTEAD = {"env": "use --env=NAME", "eval_episodes": "use --episodes=N", "seed": "use --seed=N"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """Policies of a pack, ready to act."""
+
+    task: Task
+    config: dict[str, Any]  # as they act
+    lanes: train.Lane  # [S L, ...] without padding: the members once for each of S sets of overrides
+    step: int  # updates they have seen
+
+
+def read_plans(run: RunDir) -> list[dict[str, Any]]:
+    """Every pack.json that is there.
+
+    Raises:
+      ValueError: none is.
+    """
+    folders: list[PackDir] = [run.pack(pack_id) for pack_id in run.list_packs()]
+    plans = [read_plan(folder.pack_json, CONFIG_KEYS) for folder in folders if folder.pack_json.is_file()]
+    if not plans:
+        raise ValueError(f"{run.path} has no pack that ever started; there is no policy to roll out.")
+    return plans
+
+
+def restore_pack(
+    run: RunDir,
+    plan: Mapping[str, Any],
+    known: Mapping[str, Any],
+    *,
+    env: str | None,
+    episodes: int,
+    checkpoint: str,
+    overrides: Sequence[Mapping[str, Any]],
+) -> Restored:
+    """A pack's policies, once for each set of overrides; these may differ in hparams.* alone.
+
+    Args:
+      run: the run folder.
+      plan: the pack's pack.json.
+      known: the run's run.json.
+      env: where they act; None: where they were trained.
+      episodes: how many are rolled out side by side, which a simulator on the host must know.
+      checkpoint: last, best or a step.
+      overrides: S >= 1 of them: dotted keys, see `apply_settings`.
+
+    Raises:
+      ValueError: see `restore`, or an environment of other sizes.
+      KeyError: an unknown environment.
+    """
+    as_trained = {**in_env(plan["config"], env), "eval_episodes": episodes}
+    config = apply_settings(as_trained, overrides[0])
+    place = make_env(config)
+    described = known["dataset"] is not None and plan["config"]["env"] == known["env"]
+    if env is not None and described:  # then run.json describes this pack's data
+        _check_sizes(place.spec, known["dataset"])
+    statistics = saved_statistics(plan)
+    task = Task(make_algorithm(config, place.spec, statistics), place, None, None, statistics)
+    # What an online lane has lived through is part of its checkpoint.
+    lived_in = make_env(plan["config"]) if is_online(plan["config"]) else place
+    count, found, step = len(plan["members"]), [], 0
+    with Checkpoints(run.pack(plan["id"]).checkpoints) as checkpoints:
+        for chosen in overrides:
+            lanes, step = restore(
+                checkpoints,
+                plan,
+                checkpoint,
+                num_devices=int(known["device_count"]),
+                trained=make_loop(as_trained, make_algorithm(as_trained, place.spec, statistics), lived_in).init,
+                acting=make_loop(as_trained, task.algorithm, lived_in).init,
+                overrides=chosen,
+            )
+            found.append(jax.tree.map(lambda leaf: leaf[:count], lanes))
+    return Restored(task, config, jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found), step)
+
+
+def _check_sizes(spec: Spec, dataset: Mapping[str, Any]) -> None:
+    there, here = (dataset["obs_dim"], dataset["action_dim"]), (spec.obs_dim, spec.action_dim)
+    if there != here:
+        raise ValueError(
+            f"the policies were trained on observations of {there[0]} and actions of {there[1]} numbers, "
+            f"--env={spec.name} has {here[0]} and {here[1]}; choose one of the same sizes."
+        )
 
 
 def parse_settings(pack_configs: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> dict[str, Any]:

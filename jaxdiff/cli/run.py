@@ -55,6 +55,16 @@ def rerun(argv: list[str]) -> int:
 
 
 def _run_command(name: str, argv: list[str]) -> int:
+    plan = plan_of(name, argv)
+    return 0 if plan is None else execute(plan)
+
+
+def plan_of(name: str, argv: list[str]) -> Plan | None:
+    """The checked plan of a command line of `train` or `sweep`; None where --dry_run wanted it printed.
+
+    Raises:
+      KeyError, ValueError: an unknown name, key or flag, or a value out of range.
+    """
     flag_values = flags.FlagValues()
     configs.define_flags(flag_values)
     flags.DEFINE_bool("tensorboard", False, "log every member to TensorBoard", flag_values=flag_values)
@@ -84,8 +94,8 @@ def _run_command(name: str, argv: list[str]) -> int:
         from jaxdiff.cli.dry_run import describe
 
         print(describe(plan))
-        return 0
-    return execute(plan)
+        return None
+    return plan
 
 
 def default_workdir(config: str, study: Sequence[str]) -> Path:

@@ -1,7 +1,7 @@
 """The run folder: where each file lies, and how the whole folder is read back.
 
 DIR/run.json, facts.json, report.html
-DIR/packs/<pack_id>/pack.json, train.npz, eval.npz, rollouts.npz, checkpoints/, done.json
+DIR/packs/<pack_id>/pack.json, train.npz, eval.npz, rollouts.npz, plans.npz, checkpoints/, done.json
 """
 
 from collections.abc import Callable, Iterable
@@ -49,6 +49,11 @@ class PackDir:
     def rollouts(self) -> Path:
         """A few episodes of the last evaluation."""
         return self.path / "rollouts.npz"
+
+    @property
+    def plans(self) -> Path:
+        """A planner's plans at the starts of those episodes."""
+        return self.path / "plans.npz"
 
     @property
     def checkpoints(self) -> Path:
@@ -138,6 +143,7 @@ class Pack:
     rollouts: dict[str, np.ndarray] | None  # obs [L, R, H, O], mask [L, R, H]
     done: dict[str, Any] | None
     problems: tuple[str, ...] = ()
+    plans: dict[str, np.ndarray] | None = None  # of a planner, see `report.plans`: obs, action, value, path, calls
 
     @property
     def status(self) -> Literal["finished", "started", "not started"]:
@@ -236,6 +242,7 @@ def _load_pack(pack_dir: PackDir) -> Pack:
         eval=_table(pack_dir.eval, problems),
         rollouts=_read(pack_dir.rollouts, files.read_npz, problems),
         done=_read(pack_dir.done, files.read_json, problems),
+        plans=_read(pack_dir.plans, files.read_npz, problems),
         problems=tuple(problems),
     )
 

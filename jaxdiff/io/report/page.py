@@ -1,9 +1,10 @@
 """The whole page, and the files written beside it."""
 
+from collections.abc import Iterable
 from importlib import resources
 
 from jaxdiff.io.report import curves, sections
-from jaxdiff.io.report.markup import Markup, join, tag
+from jaxdiff.io.report.markup import Child, Markup, join, tag
 from jaxdiff.io.report.results import Results
 
 
@@ -17,6 +18,7 @@ def page(results: Results) -> str:
         sections.sensitivities(results, looks),
         sections.improvement(results),
         sections.rollouts(results, looks),
+        sections.planned(results),
         sections.training(results, looks),
         sections.trouble_and_cost(results),
         sections.repeat(results),
@@ -24,17 +26,31 @@ def page(results: Results) -> str:
     ]
     stamp = results.run.stamp
     title = f"{stamp.get('study') or stamp.get('env') or results.run.dir.path.name} · jaxdiff report"
+    return document(title, parts)
+
+
+def document(title: str, parts: Iterable[Child], *, style: str = "", script: str = "") -> str:
+    """A page in the report's looks that refers to nothing outside itself.
+
+    Args:
+      title: of the window.
+      parts: what is on it.
+      style: CSS beside the theme's.
+      script: JavaScript beside the theme's.
+    """
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("title", title),
-        tag("style", _asset("theme.css")),
+        tag("style", Markup(asset(__package__, "theme.css") + style)),
     )
-    body = tag("body", tag("main", join(parts)), tag("script", _asset("theme.js")))
+    code = Markup(asset(__package__, "theme.js") + script)
+    body = tag("body", tag("main", join(parts)), tag("script", code))
     return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
 
 
-def _asset(name: str) -> Markup:
-    """A file beside this one, to be inlined."""
-    return Markup(resources.files(__package__).joinpath(name).read_text(encoding="utf-8"))
+def asset(package: str | None, name: str) -> str:
+    """A file of a package, to be inlined."""
+    assert package is not None
+    return resources.files(package).joinpath(name).read_text(encoding="utf-8")

@@ -119,6 +119,21 @@ def estimate(scores: Sequence[float]) -> Estimate | None:
     return Estimate(values, float(values.mean()), float(statistics.iqm(values)), interval)
 
 
+def best_of_each(settings: Sequence[Setting]) -> list[Setting]:
+    """The best setting of each algorithm, of settings that come best first; those without a number are left out."""
+    best: dict[str, Setting] = {}
+    for setting in settings:
+        if setting.last is not None:
+            best.setdefault(setting.algorithm, setting)
+    return list(best.values())
+
+
+def median_seed(setting: Setting) -> MemberResult:
+    """The seed in the middle: neither the luckiest nor the worst is what the reader should see."""
+    ranked = sorted(setting.counted, key=lambda result: float(result.values[-1]))
+    return ranked[(len(ranked) - 1) // 2]
+
+
 def collect(run: Run) -> Results:
     """Arranges a run. Settings come best first: complete ones, then unfinished ones, then those without a number."""
     quantity = _quantity(run)

@@ -5,7 +5,7 @@ import datetime
 import shlex
 from typing import Any
 
-from jaxdiff.io.report import curves, maze, sensitivity, tables
+from jaxdiff.io.report import curves, maze, plans, sensitivity, tables
 from jaxdiff.io.report.answer import answer
 from jaxdiff.io.report.markup import Child, Markup, join, tag
 from jaxdiff.io.report.results import Results
@@ -161,6 +161,19 @@ def rollouts(results: Results, looks: Mapping[str, curves.Look]) -> Markup | Non
         "Ring: start. Dot: end. Star: goal, with the region that counts as reached."
     )
     return section("rollouts", "Rollouts", tag("p", note, class_="note"), tag("div", *panels, class_="panels"))
+
+
+def planned(results: Results) -> Markup | None:
+    """Plans against the paths that came of them."""
+    panels = plans.panels(results)
+    if not panels:
+        return None
+    note = (
+        "The best setting of each planner, its seed of median score: what it planned at the start of the episodes "
+        "recorded in the last evaluation, and where it went. All candidates, their values and the whole denoising:"
+    )
+    command = copy_box(f"jaxdiff plan {shlex.quote(str(results.run.dir.path))} --html=plans.html")
+    return section("plans", "Plans", tag("p", note, class_="note"), command, *panels)
 
 
 def trouble_and_cost(results: Results) -> Markup:
