@@ -149,12 +149,17 @@ def make_planning(
         )
     plan = jax.jit(algorithm.plan)
 
+    @jax.jit
+    def starts(key: Key) -> Array:
+        assert not isinstance(env, HostEnv)
+        return jax.vmap(env.reset)(jax.random.split(key, num_episodes)[:num_planned])[1]
+
     def planning(key: Key, state: TrainState) -> tuple[Array, Plans]:
         key_reset, key_act = jax.random.split(key)
         if isinstance(env, HostEnv):
             obs = jnp.asarray(env.reset(_host_seed(key_reset))[:num_planned])
         else:
-            obs = jax.vmap(env.reset)(jax.random.split(key_reset, num_episodes)[:num_planned])[1]
+            obs = starts(key_reset)
         return obs, plan(jax.random.fold_in(key_act, 0), state, obs)
 
     return planning

@@ -81,7 +81,7 @@ def main(argv: list[str]) -> int:
         title=f"{restored.task.spec.name}: {chosen.member['label']}",
         facts=_facts(folder, known, restored, chosen, episodes, values),
         command=command,
-        followed=_followed(restored.config["model"]),
+        followed=followed(restored.config["model"]),
         scene=getattr(restored.task.env, "facts", {}),
         episodes=episodes,
     )
@@ -160,7 +160,7 @@ def _name(chosen: Chosen) -> str:
     return f"{chosen.member['label']}, seed {chosen.member['seed']}"
 
 
-def _followed(model: dict[str, Any]) -> str:
+def followed(model: dict[str, Any]) -> str:
     """How what was executed hangs together with the plans that are drawn."""
     drawn = (
         "The plan drawn for an episode is the one it began with: it is made from the same start and the same noise. "
