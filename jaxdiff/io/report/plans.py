@@ -17,7 +17,7 @@ NUM_STAGES = 8  # of one denoising side by side, the noise and the plan among th
 MAX_WAYPOINTS = 128  # of one plan
 MAX_THREADS = 64  # candidates drawn
 MAX_DIMENSIONS = 24  # of an observation, where there is no maze
-NAMED_VALUES = 8  # values written beside their dots; of more only the first, the middle and the last
+NAMED_VALUES = 5  # values written beside their dots; of more only the first, the middle and the last
 PLAN, PATH = "c0", "c1"  # colours
 LINES = "The numbers of the observation, each against the step. Dashed: planned. Solid: executed."
 
@@ -101,7 +101,7 @@ def candidates(maze: Maze, plan: Plan, label: str) -> Markup:
 def value_strip(values: np.ndarray, label: str, width: int = 340, height: int = 250) -> Markup:
     """What the plans are ranked by, one dot each, best first."""
     count = len(values)
-    frame = svg.Frame.make(width, height, (0.4, count + 0.6), svg.span(values), left=60)
+    frame = svg.Frame.make(width, height, (0.4, count + 0.6), svg.span(values, pad=0.16), left=60)
     inner = (round(tick) for tick in frame.x.ticks(5) if 1 < tick < 0.92 * count)
     ranks = [(float(k), str(k)) for k in sorted({1, *inner, count})]
     named = range(count) if count <= NAMED_VALUES else (0, count // 2, count - 1)
