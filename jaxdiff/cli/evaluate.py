@@ -7,7 +7,8 @@
 
 No dataset is needed. Each pack runs as it was trained (its lane mode), on episodes that training has never seen, so the
 checkpoint that was best by luck gains nothing from it. The numbers go to DIR/evals/<id>.json, with what repeats them;
-the same request writes the same file. --sweep rolls out the product of its values, from the same weights.
+the same request writes the same file. --sweep rolls out the product of its values, from the same weights: points that
+differ in hparams.* alone are rolled out side by side in one program.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,22 +22,17 @@ import numpy as np
 
 from jaxdiff import sweep
 from jaxdiff.cli import config as configs
-from jaxdiff.cli.loops import make_loop
 from jaxdiff.cli.pack import make_evaluation
-from jaxdiff.cli.pretrained import saved_statistics
-from jaxdiff.cli.restore import apply_settings, parse_settings, restore
+from jaxdiff.cli.restore import apply_settings, parse_settings, read_plans, restore_pack
 from jaxdiff.cli.run import use_all_cores, use_compilation_cache
 from jaxdiff.cli.scores import PackScores, settings, summary, sweep_points, table
-from jaxdiff.cli.settings import is_online
-from jaxdiff.cli.task import Task, make_algorithm, make_env
+from jaxdiff.cli.task import make_algorithm, make_env
 from jaxdiff.envs import HostEnv
 from jaxdiff.evaluate import normalised_scores
 from jaxdiff.io import files, stamp
-from jaxdiff.io.checkpoint import Checkpoints
-from jaxdiff.io.runs import PackDir, RunDir, read_plan
-from jaxdiff.types import PyTree, Spec
+from jaxdiff.io.runs import RunDir
+from jaxdiff.types import PyTree
 
-CONFIG_KEYS = ("algorithm", "env", "model", "hparams")  # what acting needs of a pack's config
 FIRST_INDEX = 2**31  # of evaluation keys: training's are numbered by update, which stays below
 
 
@@ -77,7 +73,7 @@ def main(argv: list[str]) -> int:
         raise ValueError(f"eval takes one run folder, got {len(folders)}: jaxdiff eval DIR")
     run = RunDir(folders[0])
     known = stamp.read_stamp(run.path)
-    plans = _read_plans(run)
+    plans = read_plans(run)
     points = sweep_points(flag_values.sweep)
     if len(points) > 1 and flag_values.out:
         raise ValueError(f"--out={flag_values.out} names one file and --sweep makes {len(points)}; leave --out away.")
@@ -91,12 +87,15 @@ def main(argv: list[str]) -> int:
     use_all_cores("shard" if {"shard", "pmap"} & {plan["lanes"] for plan in plans} else "vmap")
     use_compilation_cache()
     _check_points(requests, plans)
-    found = []
-    for request in requests:
-        packs = [evaluate_pack(request, plan, known) for plan in plans]
+    found: list[list[PackScores]] = [[] for _ in requests]
+    for plan in plans:
+        for together in same_program(requests):
+            chosen_requests = [requests[i] for i in together]
+            for i, scores in zip(together, evaluate_pack(chosen_requests, plan, known), strict=True):
+                found[i].append(scores)
+    for request, packs in zip(requests, found, strict=True):
         path = Path(flag_values.out) if flag_values.out else run.path / "evals" / f"{request.id()}.json"
         files.write_json_atomic(path, _record(["jaxdiff", "eval", *argv], request, known, packs))
-        found.append(packs)
         print(table(packs, request.overrides))
         print(f"\nwritten to {path}\n")
     if len(points) > 1:
@@ -118,72 +117,54 @@ def _check_points(requests: Sequence[Request], plans: Sequence[Mapping[str, Any]
             make_algorithm(apply_settings(plan["config"], request.overrides), env.spec, None)
 
 
-def evaluate_pack(request: Request, plan: Mapping[str, Any], known: Mapping[str, Any]) -> PackScores:
-    """Restores a pack's policies and rolls them out.
+def same_program(requests: Sequence[Request]) -> list[list[int]]:
+    """Indices of the requests that one compiled program can answer: they differ in hparams.* alone."""
+    groups: dict[str, list[int]] = {}
+    for i, request in enumerate(requests):
+        static = {key: value for key, value in request.overrides.items() if not key.startswith("hparams.")}
+        groups.setdefault(sweep.content_hash(static), []).append(i)
+    return list(groups.values())
+
+
+def evaluate_pack(requests: Sequence[Request], plan: Mapping[str, Any], known: Mapping[str, Any]) -> list[PackScores]:
+    """Restores a pack's policies and rolls them out once for each request, all side by side.
 
     Args:
-      request: what to roll out.
+      requests: what to roll out, see `same_program`.
       plan: the pack's pack.json.
       known: the run's run.json.
     """
-    as_trained = {**plan["config"], "env": request.env or plan["config"]["env"], "eval_episodes": request.episodes}
-    config = {**apply_settings(as_trained, request.overrides), "record_episodes": 0}
-    env = make_env(config)
-    described = known["dataset"] is not None and plan["config"]["env"] == known["env"]
-    if request.env is not None and described:  # then run.json describes this pack's data
-        _check_sizes(env.spec, known["dataset"])
-    statistics = saved_statistics(plan)
-    task = Task(make_algorithm(config, env.spec, statistics), env, None, None, statistics)
-    # What an online lane has lived through is part of its checkpoint.
-    lived_in = make_env(plan["config"]) if is_online(plan["config"]) else env
-    with Checkpoints(request.run.pack(plan["id"]).checkpoints) as checkpoints:
-        lanes, step = restore(
-            checkpoints,
-            plan,
-            request.checkpoint,
-            num_devices=int(known["device_count"]),
-            trained=make_loop(as_trained, make_algorithm(as_trained, env.spec, statistics), lived_in).init,
-            acting=make_loop(as_trained, task.algorithm, lived_in).init,
-            overrides=request.overrides,
-        )
-    count = len(plan["members"])
-    evaluation = make_evaluation(task, config, plan["lanes"])
-    found = evaluation(_spread(lanes, count, plan["lanes"]), FIRST_INDEX + request.seed)
+    first = requests[0]
+    restored = restore_pack(
+        first.run,
+        plan,
+        known,
+        env=first.env,
+        episodes=first.episodes,
+        checkpoint=first.checkpoint,
+        overrides=[request.overrides for request in requests],
+    )
+    lanes, env, count = restored.lanes, restored.task.env, len(plan["members"])
+    evaluation = make_evaluation(restored.task, {**restored.config, "record_episodes": 0}, plan["lanes"])
+    found = evaluation(_spread(lanes, count * len(requests), plan["lanes"]), FIRST_INDEX + first.seed)
     if isinstance(env, HostEnv):
         env.close()
-    returns, lengths, alive = (np.asarray(x)[:count] for x in (found.returns, found.lengths, lanes.alive))
     fields = ("id", "label", "algorithm", "overrides", "seed")
     members = [{name: member[name] for name in fields} for member in plan["members"]]
-    rows = [{**member, "alive": bool(ok)} for member, ok in zip(members, alive, strict=True)]
-    return PackScores(plan["id"], step, env.spec.name, rows, returns, lengths, normalised_scores(returns, env.spec))
+    answers = []
+    for i in range(len(requests)):
+        mine = slice(i * count, (i + 1) * count)
+        returns, lengths, alive = (np.asarray(x)[mine] for x in (found.returns, found.lengths, lanes.alive))
+        rows = [{**member, "alive": bool(ok)} for member, ok in zip(members, alive, strict=True)]
+        scores = normalised_scores(returns, env.spec)
+        answers.append(PackScores(plan["id"], restored.step, env.spec.name, rows, returns, lengths, scores))
+    return answers
 
 
 def _spread(lanes: PyTree, count: int, mode: str) -> PyTree:
     """The members' lanes, padded for this machine's devices and placed on them."""
     index = np.minimum(np.arange(sweep.lane_count(count, mode, jax.device_count())), count - 1)
     return sweep.place(jax.tree.map(lambda leaf: leaf[index], lanes), mode)
-
-
-def _check_sizes(spec: Spec, dataset: Mapping[str, Any]) -> None:
-    there, here = (dataset["obs_dim"], dataset["action_dim"]), (spec.obs_dim, spec.action_dim)
-    if there != here:
-        raise ValueError(
-            f"the policies were trained on observations of {there[0]} and actions of {there[1]} numbers, "
-            f"--env={spec.name} has {here[0]} and {here[1]}; choose one of the same sizes."
-        )
-
-
-def _read_plans(run: RunDir) -> list[dict[str, Any]]:
-    """Every pack.json that is there.
-
-    Raises:
-      ValueError: none is.
-    """
-    folders: list[PackDir] = [run.pack(pack_id) for pack_id in run.list_packs()]
-    plans = [read_plan(folder.pack_json, CONFIG_KEYS) for folder in folders if folder.pack_json.is_file()]
-    if not plans:
-        raise ValueError(f"{run.path} has no pack that ever started; there is no policy to roll out.")
-    return plans
 
 
 def _record(

@@ -103,6 +103,11 @@ def make_algorithm(
     model, _ = make_settings(config)
     window = data.Window(setting(config, "history"), setting(config, "action_chunk"))
     algorithm = windowed(algorithm_module(config["algorithm"]).make, model, spec, window)
+    if algorithm.fit is not None and config["normalise_obs"]:
+        raise ValueError(
+            f"config.normalise_obs=True, and {config['algorithm']} measures units of its own on the data; leave it "
+            "False and choose config.model.normaliser."
+        )
     if statistics is not None:
         return normalise_obs(algorithm, *statistics)
     return normalise_obs_running(algorithm, spec) if config["normalise_obs"] and is_online(config) else algorithm
@@ -125,7 +130,10 @@ def make_task(config: Mapping[str, Any]) -> Task:
     check_fit(env.spec, info)
     statistics = obs_statistics(np.asarray(dataset.transitions.obs)) if config["normalise_obs"] else None
     statistics = statistics if saved is None else saved  # those that the weights to start from were trained with
-    return Task(make_algorithm(config, env.spec, statistics), env, jax.device_put(dataset), info, statistics)
+    algorithm = make_algorithm(config, env.spec, statistics)
+    if isinstance(algorithm.window, data.Segment):
+        data.check_segment(dataset, algorithm.window)
+    return Task(algorithm, env, jax.device_put(dataset), info, statistics)
 
 
 def check_fit(spec: Spec, info: data.DatasetInfo) -> None:
