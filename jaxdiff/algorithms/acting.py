@@ -43,7 +43,7 @@ class Present(NamedTuple):
     """What a planner is shown."""
 
     past: Array  # [*B, h, O] the last observations, the present one last
-    count: Array  # [] int32, how many of them there are, 1 .. h
+    known: Array  # [] int32, how many of them there are, 1 .. h
     goal: Array | None  # [*B, O] the observation to arrive at
 
 

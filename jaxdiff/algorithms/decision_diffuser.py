@@ -117,6 +117,9 @@ def make(config: Config, spec: Spec) -> Algorithm:
         horizon, spec.max_episode_steps, config.padding, config.discount_factor, config.termination_penalty
     )
 
+    def inverse_action(params: PyTree, pair: Array) -> Array:
+        return inverse.apply(params, pair)  # type: ignore[return-value]
+
     def init(key: Key, hparams: HParams) -> TrainState:
         key_planner, key_inverse, key_value = jax.random.split(key, 3)
         params = {
@@ -149,7 +152,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
 
         def inverse_loss(params: PyTree) -> tuple[Array, Metrics]:
             pair = jnp.concatenate([x0[:, :-1], x0[:, 1:]], axis=-1)
-            error = inverse.apply(params, pair) - statistics.action.normalise(batch.action[:, :-1])
+            error = inverse_action(params, pair) - statistics.action.normalise(batch.action[:, :-1])
             lived = batch.mask[:, 1:]  # a step into the padding is no step
             loss = jnp.sum(lived * jnp.mean(jnp.square(error), axis=-1)) / jnp.maximum(jnp.sum(lived), 1.0)
             return 0.5 * loss, {"inverse_loss": loss}
@@ -171,11 +174,11 @@ def make(config: Config, spec: Spec) -> Algorithm:
     def towards(state: TrainState, obs: Array, next_obs: Array) -> Array:
         statistics = statistics_of(state)
         pair = jnp.concatenate([statistics.obs.normalise(obs), statistics.obs.normalise(next_obs)], axis=-1)
-        return statistics.action.unnormalise(inverse.apply(state.target_params["inverse"], pair))
+        return statistics.action.unnormalise(inverse_action(state.target_params["inverse"], pair))
 
     def propose(key: Key, state: TrainState, present: Present, last: Array | None) -> Proposal:
         statistics = statistics_of(state)
-        known = present_known(statistics.obs.normalise(present.past), present.count, horizon)
+        known = present_known(statistics.obs.normalise(present.past), present.known, horizon)
         goal = None if present.goal is None else statistics.obs.normalise(present.goal)
         if config.reach_goal:
             assert goal is not None  # see `check`

@@ -157,7 +157,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
 
     def propose(key: Key, state: TrainState, present: Present, last: Array | None) -> Proposal:
         statistics = statistics_of(state)
-        known = present_known(statistics.obs.normalise(present.past), present.count, horizon, width)
+        known = present_known(statistics.obs.normalise(present.past), present.known, horizon, width)
         if config.reach_goal:
             assert present.goal is not None  # see `check`
             known = with_goal(known, statistics.obs.normalise(present.goal))
@@ -179,7 +179,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
         h, params, table = state.hparams, state.target_params, planner.process.table
         model = planner.bind(params["planner"])
 
-        def denoise(x: Array, level: diffusion.Level) -> Array:
+        def unguided(x: Array, level: diffusion.Level) -> Array:
             return model(x, level, None)
 
         def value(x: Array, level: diffusion.Level) -> Array:
@@ -188,6 +188,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
             scale = return_scale(statistics_of(state)) if config.value_scale else 1.0
             return scale * values.value(params["value"], known.write(x), level)
 
+        denoise: diffusion.Denoiser = unguided
         hook = None
         if config.guidance == "before":
             hook = diffusion.guide_before(

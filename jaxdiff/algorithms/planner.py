@@ -184,21 +184,25 @@ def make_planner(config: PlannerConfig, dim: int, cond_sizes: tuple[int, ...] = 
         """Plans of a denoiser (conditions and guidance bound), known entries exactly as given."""
         key_start, key_chain = jax.random.split(key)
         noise = start_temperature * jax.random.normal(key_start, (*batch_shape, config.horizon, dim))
-        table, x_T = process.table, process.prior_std * noise
+        table, x_T = process.table, jnp.asarray(process.prior_std * noise)
+
+        def run(denoise: diffusion.Denoiser, table: diffusion.Table, x: Array, key: Key, hook: Any) -> Any:
+            # Scanned however short: one plan's network is worth a loop's overhead, and compiles once, not K times.
+            return diffusion.sample_path(denoise, table, x, key, temperature=temperature, project=hook, unroll=False)
+
         if warm is not None:
             table = diffusion.rows(table, table.num_calls - warm.num_calls, table.num_calls)
             first = jax.tree.map(lambda leaf: leaf[0], table.level)
-            x_T = diffusion.add_noise(first, jnp.broadcast_to(warm.x, noise.shape), noise)
+            x_T = diffusion.add_noise(first, jnp.broadcast_to(warm.x, noise.shape), jnp.asarray(noise))
         held = diffusion.hold_known(denoise, known.mask, known.values)
-        before = x_T
-        path = x_T[None]
+        before, path = x_T, x_T[None]
         if hook is not None and table.num_calls > 1:
             key_chain, key_last = jax.random.split(key_chain)
             last = table.num_calls - 1
             head, table = diffusion.rows(table, 0, last), diffusion.rows(table, last, last + 1)
-            before, path = diffusion.sample_path(held, head, x_T, key_chain, temperature=temperature, project=hook)
+            before, path = run(held, head, x_T, key_chain, hook)
             key_chain, hook = key_last, None  # the hook has already acted where the last call is made
-        x, rest = diffusion.sample_path(held, table, before, key_chain, temperature=temperature, project=hook)
+        x, rest = run(held, table, before, key_chain, hook)
         path = jax.vmap(known.write)(jnp.concatenate([path, rest[1:]]))
         return Drawn(known.write(x), known.write(before), path)
 

@@ -12,7 +12,9 @@ import pytest
 from quick_jit import quick_jit
 
 from jaxdiff.algorithms import ALGORITHMS
+from jaxdiff.algorithms.planner import PlannerConfig
 from jaxdiff.algorithms.policy import PolicyConfig
+from jaxdiff.data import Segment, Segments
 from jaxdiff.types import Algorithm, Rollout, Spec, TrainState, Transition
 
 SPEC = Spec("test", obs_dim=3, action_dim=2, max_episode_steps=10)
@@ -30,7 +32,9 @@ class Entry(NamedTuple):
     traces: list[None]  # one for each time `donating` was traced
 
     def batch(self, seed: int = 0) -> Any:
-        """Transitions, or a rollout of as many for a method that learns from its own decisions."""
+        """Transitions; a rollout of as many for a method that learns from its own decisions, stretches for a planner."""
+        if isinstance(self.algorithm.window, Segment):
+            return make_segments(self.algorithm.window.horizon, seed)
         return make_batch(seed) if self.algorithm.decide is None else make_rollout(self, seed)
 
     def update(self, key: jax.Array, state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -41,6 +45,9 @@ def small_config(module: ModuleType) -> Any:
     """The algorithm's Config with its sizes cut down by their names, so that a new algorithm needs no new line."""
     small = {
         "policy": PolicyConfig(hidden=(8,), kind="x0", num_levels=1, num_steps=1, time_dim=4),
+        "planner": PlannerConfig("transformer", width=8, mults=(1,), depth=1, horizon=4, num_levels=2, num_steps=2),
+        "inverse_hidden": (8,),
+        "guide_steps": 1,
         "critic_hidden": (8,),
         "actor_hidden": (8,),
         "num_candidates": 2,
@@ -70,6 +77,16 @@ def make_batch(seed: int = 0, size: int = BATCH) -> Transition:
         reward=jnp.asarray(rng.normal(size=size), jnp.float32),
         discount=jnp.asarray(rng.integers(0, 2, size=size), jnp.float32),
         next_obs=jnp.asarray(rng.normal(size=(size, 3)), jnp.float32),
+    )
+
+
+def make_segments(horizon: int, seed: int) -> Segments:
+    rng = np.random.default_rng(seed)
+    return Segments(
+        obs=jnp.asarray(rng.normal(size=(BATCH, horizon, 3)), jnp.float32),
+        action=jnp.asarray(rng.uniform(-1, 1, size=(BATCH, horizon, 2)), jnp.float32),
+        mask=jnp.asarray(np.arange(horizon) < rng.integers(1, horizon + 1, size=(BATCH, 1)), jnp.float32),
+        return_to_go=jnp.asarray(rng.normal(size=BATCH), jnp.float32),
     )
 
 
@@ -293,6 +310,9 @@ def test_a_batch_of_another_shape_is_refused_with_the_shape(entry, start, field,
     if isinstance(batch, Rollout):
         inner = dataclasses.replace(batch.batch, **{field: jnp.zeros(folded(shape))})
         batch = dataclasses.replace(batch, batch=inner)
+    elif isinstance(batch, Segments):
+        field = {"next_obs": "mask", "reward": "return_to_go"}.get(field, field)
+        batch = dataclasses.replace(batch, **{field: jnp.zeros(shape)})
     else:
         batch = dataclasses.replace(batch, **{field: jnp.zeros(shape)})
     with pytest.raises(AssertionError, match=str(shape[0] if shape == (3,) else shape[-1])):
