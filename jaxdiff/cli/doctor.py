@@ -31,6 +31,7 @@ EXTRAS = {
     "minari": (("minari",), "Minari datasets"),
     "ode": (("diffrax",), "adaptive steps for the probability-flow ODE"),
     "wandb": (("wandb",), "logging to Weights & Biases"),
+    "bench": (("torch",), "timing plans beside PyTorch"),
     "dev": (("pytest",), "running the tests"),
 }
 
@@ -129,12 +130,12 @@ def _extras(versions: Mapping[str, str]) -> list[Finding]:
 
 
 def _requirements(extra: str) -> list[str]:
-    """What the extra asks for, from the installed package's own metadata; run from source it has none."""
+    """What the extra asks for, from the installed package's metadata; a checkout may have none, or older ones."""
     if "jaxdiff" not in _installed():
         return [f"jaxdiff[{extra}]"]
     marker = re.compile(rf"""^(.*?)\s*;.*extra\s*==\s*['"]{extra}['"]""")
     lines = importlib.metadata.requires("jaxdiff") or []
-    return [match.group(1) for match in map(marker.match, lines) if match]
+    return [match.group(1) for match in map(marker.match, lines) if match] or [f"jaxdiff[{extra}]"]
 
 
 def _devices() -> list[Finding]:

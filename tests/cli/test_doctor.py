@@ -72,3 +72,11 @@ def test_missing_extra_comes_with_its_install_line(monkeypatch):
     monkeypatch.setattr(doctor, "_installed", lambda: dict(GOOD))
     [finding] = [finding for finding in doctor._extras(GOOD) if finding.subject == "extra wandb"]
     assert finding.text.endswith(f"{sys.executable} -m pip install 'jaxdiff[wandb]'")
+
+
+def test_extra_that_older_metadata_lack_is_still_named(monkeypatch):
+    monkeypatch.setattr(doctor, "_installed", lambda: {**GOOD, "jaxdiff": "0.1.0"})
+    monkeypatch.setattr(doctor.importlib.metadata, "requires", lambda name: ["wandb>=0.30; extra == 'wandb'"])
+    lines = {finding.subject: finding.text for finding in doctor._extras(GOOD)}
+    assert lines["extra wandb"].endswith("pip install 'wandb>=0.30'")
+    assert lines["extra bench"].endswith("pip install 'jaxdiff[bench]'")
