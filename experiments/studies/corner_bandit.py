@@ -84,7 +84,11 @@ SETTINGS: dict[str, Setting] = {
     "qgpo": Setting({}, "nothing"),
 }
 # Names of ALGORITHMS that the study leaves out, each with the reason.
-ABSENT = {"dppo": "on-policy: it learns from episodes of its own, and here is only a dataset"}
+ABSENT = {
+    "decision_diffuser": "a planner: it learns from stretches of episodes, and here each has one step",
+    "diffuser": "a planner: it learns from stretches of episodes, and here each has one step",
+    "dppo": "on-policy: it learns from episodes of its own, and here is only a dataset",
+}
 
 
 def make_dataset(num_points: int = 10_000) -> Dataset:

@@ -180,14 +180,16 @@ def make_planner(config: PlannerConfig, dim: int, cond_sizes: tuple[int, ...] = 
         start_temperature: ArrayLike = 1.0,
         hook: diffusion.Projection | None = None,
         warm: Warm | None = None,
+        table: diffusion.Table | None = None,
     ) -> Drawn:
-        """Plans of a denoiser (conditions and guidance bound), known entries exactly as given."""
+        """Plans of a denoiser (conditions and guidance bound), known entries exactly as given; by the config's table."""
         key_start, key_chain = jax.random.split(key)
         noise = start_temperature * jax.random.normal(key_start, (*batch_shape, config.horizon, dim))
-        table, x_T = process.table, jnp.asarray(process.prior_std * noise)
+        table = process.table if table is None else table
+        x_T = jnp.asarray(process.prior_std * noise)
 
         def run(denoise: diffusion.Denoiser, table: diffusion.Table, x: Array, key: Key, hook: Any) -> Any:
-            # Scanned however short: one plan's network is worth a loop's overhead, and compiles once, not K times.
+            # Scanned however short: such a network is worth a loop's overhead, and compiles once, not K times.
             return diffusion.sample_path(denoise, table, x, key, temperature=temperature, project=hook, unroll=False)
 
         if warm is not None:

@@ -32,7 +32,7 @@ class Entry(NamedTuple):
     traces: list[None]  # one for each time `donating` was traced
 
     def batch(self, seed: int = 0) -> Any:
-        """Transitions; a rollout of as many for a method that learns from its own decisions, stretches for a planner."""
+        """Transitions; a rollout for a method that learns from its own decisions, stretches for a planner."""
         if isinstance(self.algorithm.window, Segment):
             return make_segments(self.algorithm.window.horizon, seed)
         return make_batch(seed) if self.algorithm.decide is None else make_rollout(self, seed)
