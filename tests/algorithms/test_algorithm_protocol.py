@@ -45,9 +45,10 @@ def small_config(module: ModuleType) -> Any:
     """The algorithm's Config with its sizes cut down by their names, so that a new algorithm needs no new line."""
     small = {
         "policy": PolicyConfig(hidden=(8,), kind="x0", num_levels=1, num_steps=1, time_dim=4),
-        "planner": PlannerConfig("transformer", width=8, mults=(1,), depth=1, horizon=4, num_levels=2, num_steps=2),
+        "planner": PlannerConfig("lstm", width=8, depth=1, horizon=4, num_levels=2, num_steps=2),
+        "value": False,  # test_planners.py has it
+        "guidance": "none",
         "inverse_hidden": (8,),
-        "guide_steps": 1,
         "critic_hidden": (8,),
         "actor_hidden": (8,),
         "num_candidates": 2,
