@@ -172,19 +172,21 @@ def check(what: str, difference: float, limit: float) -> str:
 
 def time_programs(draws: dict[Name, Callable[[int], Any]], rounds: int, seconds: float) -> dict[Name, list[float]]:
     """Plans per second in each round."""
-    counts = {}
-    for name, draw in draws.items():
-        draw(0)
+
+    def taken(name: Name, count: int) -> float:
         start = time.perf_counter()
-        draw(1)
-        counts[name] = max(1, round(seconds / (time.perf_counter() - start)))
+        for seed in range(count):
+            draws[name](seed)
+        return time.perf_counter() - start
+
+    counts = dict.fromkeys(draws, 1)
+    for name in draws:
+        if taken(name, 1) < seconds:  # the first run may be a slow one
+            counts[name] = max(1, round(seconds / taken(name, 1)))
     rates: dict[Name, list[float]] = {name: [] for name in draws}
     for k in range(rounds):
         for name in list(draws) if k % 2 == 0 else reversed(draws):
-            start = time.perf_counter()
-            for seed in range(counts[name]):
-                draws[name](seed)
-            rates[name].append(name.batch * counts[name] / (time.perf_counter() - start))
+            rates[name].append(name.batch * counts[name] / taken(name, counts[name]))
     return rates
 
 

@@ -43,6 +43,8 @@ from jaxdiff.data import Segment, Segments
 from jaxdiff.networks import Mlp
 from jaxdiff.types import Algorithm, Array, Key, Metrics, PyTree, Spec, TrainState
 
+MARGIN = 0.25  # of the data's range of returns, by which a target may leave it without a warning
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -217,3 +219,17 @@ def make(config: Config, spec: Spec) -> Algorithm:
     acting = make_acting(config.act, spec, propose, towards, horizon=horizon, dim=dim, history=config.history)
     fit = make_fit(config.normaliser, spec, segment)
     return Algorithm(init, update, acting.act, acting.init_memory, window=segment, fit=fit, plan=acting.plan)
+
+
+def advise(config: Config, state: TrainState) -> list[str]:
+    """What a user should know of a state that has seen its data: a target far outside them, in words."""
+    low, high = (float(bound) for bound in statistics_of(state).returns)
+    target = float(state.hparams.target_return)
+    if "returns" not in config.conditions or -MARGIN <= target <= 1.0 + MARGIN:
+        return []
+    asked = low + target * (high - low)
+    sentence = (
+        f"hparams.target_return={target:g} asks for a return to go of {asked:.4g}, which the data never reach: theirs "
+        f"are {low:.4g} (target 0) to {high:.4g} (target 1)."
+    )
+    return [sentence]

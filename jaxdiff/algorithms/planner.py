@@ -182,7 +182,7 @@ def make_planner(config: PlannerConfig, dim: int, cond_sizes: tuple[int, ...] = 
         warm: Warm | None = None,
         table: diffusion.Table | None = None,
     ) -> Drawn:
-        """Plans of a denoiser (conditions and guidance bound), known entries exactly as given; by the config's table."""
+        """Plans of a denoiser (conditions and guidance bound), known entries exactly as given."""
         key_start, key_chain = jax.random.split(key)
         noise = start_temperature * jax.random.normal(key_start, (*batch_shape, config.horizon, dim))
         table = process.table if table is None else table

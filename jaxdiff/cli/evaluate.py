@@ -22,6 +22,7 @@ import numpy as np
 
 from jaxdiff import sweep
 from jaxdiff.cli import config as configs
+from jaxdiff.cli.advice import warn
 from jaxdiff.cli.pack import make_evaluation
 from jaxdiff.cli.restore import apply_settings, parse_settings, read_plans, restore_pack
 from jaxdiff.cli.run import use_all_cores, use_compilation_cache
@@ -145,6 +146,7 @@ def evaluate_pack(requests: Sequence[Request], plan: Mapping[str, Any], known: M
         overrides=[request.overrides for request in requests],
     )
     lanes, env, count = restored.lanes, restored.task.env, len(plan["members"])
+    warn(lanes, [apply_settings(m["config"], request.overrides) for request in requests for m in plan["members"]])
     evaluation = make_evaluation(restored.task, {**restored.config, "record_episodes": 0}, plan["lanes"])
     found = evaluation(_spread(lanes, count * len(requests), plan["lanes"]), FIRST_INDEX + first.seed)
     if isinstance(env, HostEnv):

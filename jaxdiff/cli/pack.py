@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import envs, evaluate, sweep, train
+from jaxdiff.cli.advice import warn
 from jaxdiff.cli.loops import make_loop
 from jaxdiff.cli.plan_table import plan_table
 from jaxdiff.cli.settings import make_settings, setting
@@ -148,6 +149,7 @@ class PackRun:
             self._write_plan()
         else:
             self._resume()
+        warn(self.programs.lanes, [member.config for member in pack.members])
 
     @property
     def wall_seconds(self) -> float:

@@ -11,9 +11,20 @@ from quick_jit import quick_jit
 from jaxdiff import diffusion
 from jaxdiff.algorithms import decision_diffuser, diffuser
 from jaxdiff.algorithms.acting import ActConfig, Memory, Proposal, follow, goal_of, make_acting
+from jaxdiff.algorithms.conditions import Wishes, make_conditions
 from jaxdiff.algorithms.planner import Known, PlannerConfig, make_planner, patched
+from jaxdiff.algorithms.process import make_process
 from jaxdiff.algorithms.search import SearchConfig, check_search, search
-from jaxdiff.algorithms.trajectories import average_rate, present_known, with_goal
+from jaxdiff.algorithms.trajectories import (
+    average_rate,
+    blank_statistics,
+    make_value,
+    present_known,
+    return_scale,
+    with_goal,
+    with_statistics,
+)
+from jaxdiff.data import Segments
 from jaxdiff.types import Region, Spec
 
 SPEC = Spec("maze", obs_dim=4, action_dim=2, max_episode_steps=20, goal=(3.0, 1.0, 0.0, 0.0))
@@ -292,3 +303,127 @@ def test_diffuser_refuses_settings_that_exclude_one_another(change, match):
     spec = dataclasses.replace(SPEC, name="field", goal=None)
     with pytest.raises(ValueError, match=match):
         diffuser.make(diffuser.Config(**{"planner": TINY, **change}), spec)
+
+
+# Values, guidance and labels, each against what it should do.
+
+
+def stretches(count=6, horizon=4, seed=0):
+    rng = np.random.default_rng(seed)
+    return Segments(
+        obs=jnp.asarray(rng.normal(size=(count, horizon, 4)), jnp.float32),
+        action=jnp.asarray(rng.uniform(-1, 1, size=(count, horizon, 2)), jnp.float32),
+        mask=jnp.ones((count, horizon)).at[0, 2:].set(0.0),
+        return_to_go=jnp.asarray(rng.normal(size=count), jnp.float32),
+    )
+
+
+def state_of(module, algorithm, **hparams):
+    """A state whose parameters are random, without compiling the networks' own start."""
+    rng = np.random.default_rng(1)
+    shapes = jax.eval_shape(algorithm.init, jax.random.key(0), jax.tree.map(np.float32, module.HParams(**hparams)))
+    state = jax.tree.map(lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), leaf.dtype), shapes)
+    box = blank_statistics("limits", SPEC).replace(returns=jnp.array([-10.0, 40.0]))
+    return with_statistics(state.replace(hparams=module.HParams(**hparams), step=jnp.zeros((), jnp.int32)), box)
+
+
+@pytest.fixture(scope="module")
+def guided():
+    """Diffuser with a value, by its smallest networks: (plan as a function of the state, a state)."""
+    planner = PlannerConfig("lstm", width=8, mults=(1,), depth=1, kernel_size=3, horizon=4, num_levels=4, num_steps=3)
+    act = ActConfig(search=SearchConfig(num_candidates=3))
+    config = diffuser.Config(planner, act, normaliser="limits", guidance="before", guide_steps=1)
+    algorithm = diffuser.make(config, SPEC)
+    obs = jnp.full((2, 4), 0.25)
+    return quick_jit(lambda state: algorithm.plan(jax.random.key(5), state, obs)), state_of(diffuser, algorithm)
+
+
+def test_plans_begin_at_the_present_and_come_best_first(guided):
+    plan, state = guided
+    plans = jax.tree.map(np.asarray, plan(state))
+    np.testing.assert_allclose(plans.obs[:, :, 0], 0.25, atol=1e-6)
+    assert (np.diff(plans.value, axis=-1) <= 0).all()
+    np.testing.assert_allclose(plans.path[-1], plans.obs[:, 0], atol=1e-6)
+
+
+def test_guidance_moves_plans_towards_value_and_not_at_scale_zero_or_where_it_is_stopped(guided):
+    plan, state = guided
+
+    def with_scale(scale, stop=0.0):
+        hparams = state.hparams.replace(guidance_scale=scale, guidance_stop=stop, act_temperature=0.0)
+        return jax.tree.map(np.asarray, plan(state.replace(hparams=hparams)))
+
+    unguided, pushed, stopped = with_scale(0.0), with_scale(0.05), with_scale(0.05, stop=3.0)
+    np.testing.assert_array_equal(unguided.obs, stopped.obs)
+    assert pushed.value.mean() > unguided.value.mean()
+    assert with_scale(-0.05).value.mean() < unguided.value.mean()
+
+
+def test_value_is_learned_in_units_of_the_largest_return_of_the_data():
+    planner = PlannerConfig("lstm", width=8, mults=(1,), depth=1, kernel_size=3, horizon=4, num_levels=1, num_steps=1)
+    values = make_value(planner, make_process(planner), 6)
+    rng = np.random.default_rng(2)
+    shapes = jax.eval_shape(values.init, jax.random.key(0))
+    params = jax.tree.map(lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), jnp.float32), shapes)
+    x0, target = jnp.asarray(rng.normal(size=(3, 4, 6)), jnp.float32), jnp.array([1.0, -2.0, 0.5])
+    everything = Known(jnp.ones((4, 6), bool), x0)  # so that x_t = x0 whatever the noise
+    level = diffusion.level_at(make_process(planner).schedule, jnp.ones(3))
+    loss, seen = quick_jit(
+        lambda p: (values.loss(jax.random.key(0), p, x0, everything, target), values.value(p, x0, level))
+    )(params)
+    np.testing.assert_allclose(loss, (np.asarray(seen) - target) ** 2, rtol=1e-5)
+    statistics = blank_statistics("limits", SPEC).replace(returns=jnp.array([-10.0, 4.0]))
+    assert return_scale(statistics) == 10.0
+    assert return_scale(statistics.replace(returns=jnp.zeros(2))) == 1.0
+
+
+def test_labels_are_relative_returns_final_observations_and_one_region_each():
+    batch = stretches()
+    obs = batch.obs.at[:, :, :2].set(5.0)  # nowhere
+    obs = obs.at[1, 2, :2].set(jnp.array([-0.5, 0.0])).at[2, 1, :2].set(jnp.array([1.5, 0.0]))
+    obs = obs.at[3, 0, :2].set(jnp.array([-0.5, 0.0])).at[3, 3, :2].set(jnp.array([1.5, 0.0]))
+    conditions = make_conditions(("returns", "regions", "goal"), ROOMS)
+    label = quick_jit(
+        lambda key, dropout: conditions.of_data(key, batch, obs, obs, jnp.array([-1.0, 3.0]), dropout)
+    )
+    drawn = [np.asarray(label(jax.random.key(k), 0.0)[0])[:, 1:3] for k in range(12)]
+    values, keep = (np.asarray(part) for part in label(jax.random.key(0), 0.0))
+    np.testing.assert_allclose(values[:, 0], (np.asarray(batch.return_to_go) + 1.0) / 4.0, rtol=1e-6)
+    np.testing.assert_array_equal(values[:, 3:], obs[:, -1])
+    np.testing.assert_array_equal(keep[:, 1], [0, 1, 1, 1, 0, 0])
+    np.testing.assert_array_equal(keep[:, [0, 2]], 1.0)
+    assert all((rows[1] == [1, 0]).all() and (rows[2] == [0, 1]).all() for rows in drawn)
+    assert {tuple(rows[3]) for rows in drawn} == {(1.0, 0.0), (0.0, 1.0)}
+    dropped = np.stack([label(jax.random.key(k), 0.25)[1][:, 0] for k in range(200)])
+    assert abs(dropped.mean() - 0.75) < 0.05
+    assert not np.asarray(label(jax.random.key(0), 1.0)[1]).any()
+
+
+def test_wishes_add_up_as_and_minus_and_vanish_at_scale_zero():
+    """A model whose prediction is linear in the one-hot region, so that the sum is known."""
+    conditions = make_conditions(("regions",), ROOMS)
+
+    def model(x, level, cond):
+        values, keep = cond
+        return x + (keep * (values @ jnp.array([2.0, 5.0]))[..., None])[..., None, :]
+
+    def guided(visit, avoid, scale=3.0, against=0.5):
+        wishes = Wishes(1.0, None, visit, avoid, scale, against)
+        return conditions.guided(model, wishes, (2,))(jnp.ones((2, 4, 4)), None)
+
+    np.testing.assert_allclose(guided(("west",), ()), 1.0 + 3.0 * 2.0)
+    np.testing.assert_allclose(guided(("west", "east"), ()), 1.0 + 3.0 * 2.0 + 3.0 * 5.0)
+    np.testing.assert_allclose(guided(("west",), ("east",)), 1.0 + 3.0 * 2.0 - 0.5 * 5.0)
+    np.testing.assert_allclose(guided(("west",), ("east",), 0.0, 0.0), 1.0)
+    np.testing.assert_allclose(guided((), ()), 1.0)
+
+
+def test_a_target_far_outside_the_data_is_told_with_their_range():
+    config = decision_diffuser.Config(planner=TINY)
+    algorithm = decision_diffuser.make(config, SPEC)
+    (sentence,) = decision_diffuser.advise(config, state_of(decision_diffuser, algorithm, target_return=3.0))
+    assert "target_return=3 asks for a return to go of 140" in sentence
+    assert "theirs are -10 (target 0) to 40 (target 1)" in sentence
+    assert not decision_diffuser.advise(config, state_of(decision_diffuser, algorithm, target_return=1.1))
+    without = dataclasses.replace(config, conditions=())
+    assert not decision_diffuser.advise(without, state_of(decision_diffuser, algorithm, target_return=3.0))
