@@ -160,14 +160,16 @@ def plan_difference(config: PlannerConfig, ours: Program, theirs: Program, batch
 
 
 def check(what: str, difference: float, limit: float) -> str:
-    """A line that says how much two results differ.
+    """A line, printed at once, that says how much two results differ.
 
     Raises:
       RuntimeError: too much to be the same computation.
     """
     if not difference < limit:
         raise RuntimeError(f"{what} differs by {difference:.1e}, and only below {limit:g} are both the same network.")
-    return f"{what} differs by at most {difference:.1e} (allowed: {limit:g})"
+    line = f"* {what} differs by at most {difference:.1e} (allowed: {limit:g})"
+    print(line, flush=True)
+    return line
 
 
 def time_programs(draws: dict[Name, Callable[[int], Any]], rounds: int, seconds: float) -> dict[Name, list[float]]:
@@ -276,18 +278,16 @@ def main() -> None:
     seconds = {name: program.compile_seconds for name, program in programs.items() if name.side == JAX}
     machine = f"{os.cpu_count()} cores, {flags.threads} threads for either side, {jax.devices()[0].device_kind}"
     versions = f"jax {jax.__version__}, torch {torch_side.torch.__version__}"
-    parts = [
+    tables = [
         f"{machine}; {versions}; {flags.rounds} rounds.",
         comparison(rates),
         *([comparison(rates, COMPILED)] if flags.compile else []),
         others(rates),
         f"JAX compiled each program in {min(seconds.values()):.0f} to {max(seconds.values()):.0f} s.",
-        "\n".join(f"* {line}" for line in told),
     ]
-    text = "\n\n".join(parts) + "\n"
-    print(text, end="")
+    print("\n" + "\n\n".join(tables))
     if flags.out:
-        flags.out.write_text(text)
+        flags.out.write_text("\n\n".join([*tables, "\n".join(told)]) + "\n")
 
 
 if __name__ == "__main__":

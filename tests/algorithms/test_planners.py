@@ -401,7 +401,7 @@ def test_labels_are_relative_returns_final_observations_and_one_region_each():
 
 def test_wishes_add_up_as_and_minus_and_vanish_at_scale_zero():
     """A model whose prediction is linear in the one-hot region, so that the sum is known."""
-    conditions = make_conditions(("regions",), ROOMS)
+    conditions, level = make_conditions(("regions",), ROOMS), diffusion.level_at(make_process(TINY).schedule, 0.5)
 
     def model(x, level, cond):
         values, keep = cond
@@ -409,7 +409,7 @@ def test_wishes_add_up_as_and_minus_and_vanish_at_scale_zero():
 
     def guided(visit, avoid, scale=3.0, against=0.5):
         wishes = Wishes(1.0, None, visit, avoid, scale, against)
-        return conditions.guided(model, wishes, (2,))(jnp.ones((2, 4, 4)), None)
+        return conditions.guided(model, wishes, (2,))(jnp.ones((2, 4, 4)), level)
 
     np.testing.assert_allclose(guided(("west",), ()), 1.0 + 3.0 * 2.0)
     np.testing.assert_allclose(guided(("west", "east"), ()), 1.0 + 3.0 * 2.0 + 3.0 * 5.0)
