@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jaxdiff.algorithms.acting import ActConfig, Present, Proposal, make_acting
 from jaxdiff.algorithms.conditions import Wishes, check_conditions, make_conditions
 from jaxdiff.algorithms.optimiser import cosine_decay
-from jaxdiff.algorithms.planner import Known, PlannerConfig, Warm, make_planner
+from jaxdiff.algorithms.planner import Known, PlannerConfig, Warm, check_warm, make_planner
 from jaxdiff.algorithms.search import check_search, search
 from jaxdiff.algorithms.steps import initial_state, learn, next_state
 from jaxdiff.algorithms.trajectories import (
@@ -113,6 +113,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
     conditions = make_conditions(config.conditions, spec)
     planner = make_planner(config.planner, dim, conditions.sizes)
     check_search(config.act.search, horizon, ranked=config.value)
+    check_warm(planner.process, config.act.warm_calls)
     values = make_value(config.planner, planner.process, dim) if config.value else None
     inverse = Mlp(config.inverse_hidden, spec.action_dim, "relu")
     segment = Segment(
@@ -200,7 +201,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
     ) -> tuple[Array, Array, Array]:
         h, params, batch = state.hparams, state.target_params, known.values.shape[:-2]
         wishes = Wishes(h.target_return, goal, config.visit, config.avoid, h.guidance_scale, h.avoid_scale)
-        denoise = conditions.guided(planner.bind(params["planner"]), wishes, batch)
+        denoise = planner.bounded(conditions.guided(planner.bind(params["planner"]), wishes, batch))
         drawn = planner.draw(
             key,
             denoise,

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jaxdiff import diffusion
 from jaxdiff.algorithms.acting import ActConfig, Present, Proposal, make_acting
 from jaxdiff.algorithms.optimiser import cosine_decay
-from jaxdiff.algorithms.planner import Known, PlannerConfig, Warm, make_planner
+from jaxdiff.algorithms.planner import Known, PlannerConfig, Warm, check_warm, make_planner
 from jaxdiff.algorithms.search import check_search, search
 from jaxdiff.algorithms.steps import initial_state, learn, next_state
 from jaxdiff.algorithms.trajectories import (
@@ -99,6 +99,29 @@ def check(config: Config, spec: Spec) -> None:
         raise ValueError(f"reach_goal=True, and {spec.name} has no goal; plan there with reach_goal=False and a value.")
 
 
+def check_guidance(config: Config, table: diffusion.Table) -> None:
+    """Refuses guidance that the sampler cannot give: it moves a step's mean by the step's own variance.
+
+    Raises:
+      ValueError: a sampler with inner stages, or one that draws no noise.
+    """
+
+    def nothing(x: Array, level: diffusion.Level) -> Array:
+        return jnp.zeros(x.shape[:-2])
+
+    if config.guidance == "none":
+        return
+    if not table.noisy_rows:
+        raise ValueError(
+            f"guidance={config.guidance!r} moves a step by its variance, and sampler={config.planner.sampler!r} with "
+            f"num_steps={config.planner.num_steps} draws no noise; choose 'ddpm' with 2 or more."
+        )
+    if config.guidance == "before":
+        diffusion.guide_before(nothing, table, 0.0, num_steps=config.guide_steps)
+    else:
+        diffusion.mean_gradient(lambda x, level: x, nothing, table, 0.0)
+
+
 def make(config: Config, spec: Spec) -> Algorithm:
     """Builds the algorithm for a task.
 
@@ -111,6 +134,8 @@ def make(config: Config, spec: Spec) -> Algorithm:
     dim = width + state_dim
     planner = make_planner(config.planner, dim)
     check_search(config.act.search, horizon, ranked=config.value)
+    check_warm(planner.process, config.act.warm_calls)
+    check_guidance(config, planner.process.table)
     values = make_value(config.planner, planner.process, dim) if config.value else None
     segment = Segment(
         horizon, spec.max_episode_steps, config.padding, config.discount_factor, config.termination_penalty
@@ -178,9 +203,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
     def draw_plans(key: Key, state: TrainState, known: Known, warm: Warm | None) -> tuple[Array, Array, Array]:
         h, params, table = state.hparams, state.target_params, planner.process.table
         model = planner.bind(params["planner"])
-
-        def unguided(x: Array, level: diffusion.Level) -> Array:
-            return model(x, level, None)
+        unguided = planner.bounded(lambda x, level: model(x, level, None))
 
         def value(x: Array, level: diffusion.Level) -> Array:
             if values is None:

@@ -75,13 +75,15 @@ class Planner(NamedTuple):
 
     init(key) -> params
     loss(key, params, x0 [B, H, D], cond, known, weight [H, D]) -> [B]; known entries count nothing
-    bind(params) -> (x [*B, H, D], level, cond) -> x0_hat, in [-1, 1] where the config clips
+    bind(params) -> (x [*B, H, D], level, cond) -> x0_hat
+    bounded(denoiser) -> denoiser, in [-1, 1] where the config clips
     draw(key, denoise, known, batch_shape, ...) -> x [*batch_shape, H, D]
     """
 
     init: Callable[[Key], PyTree]
     loss: Callable[[Key, PyTree, Array, Any, Known, Array], Array]
     bind: Callable[[PyTree], Callable[[Array, diffusion.Level, Any], Array]]
+    bounded: Callable[[diffusion.Denoiser], diffusion.Denoiser]
     draw: Callable[..., Drawn]
     process: Process
 
@@ -109,6 +111,19 @@ def check_planner(config: PlannerConfig) -> None:
 def patched(x: Array, patch: int) -> Array:
     """[*B, H, D] -> [*B, H / patch, patch D]: steps in a row side by side."""
     return x.reshape(*x.shape[:-2], x.shape[-2] // patch, patch * x.shape[-1])
+
+
+def check_warm(process: Process, num_calls: int) -> None:
+    """Refuses a warm start of so many calls, 0 for none, that the sampler cannot make.
+
+    Raises:
+      ValueError: more calls than the chain has, or a sampler that cannot start half way.
+    """
+    total = process.table.num_calls
+    if num_calls > total:
+        raise ValueError(f"act.warm_calls={num_calls}, and a whole plan takes num_steps={total} calls; give fewer.")
+    if num_calls:
+        diffusion.rows(process.table, total - num_calls, total)
 
 
 def make_planner(config: PlannerConfig, dim: int, cond_sizes: tuple[int, ...] = ()) -> Planner:
@@ -165,10 +180,12 @@ def make_planner(config: PlannerConfig, dim: int, cond_sizes: tuple[int, ...] = 
 
     def bind(params: PyTree) -> Callable[[Array, diffusion.Level, Any], Array]:
         def denoise(x: Array, level: diffusion.Level, cond: Any) -> Array:
-            x0_hat = diffusion.denoiser(apply(params), config.kind, cond, c_noise=process.c_noise)(x, level)
-            return jnp.clip(x0_hat, -1.0, 1.0) if config.clip else x0_hat
+            return diffusion.denoiser(apply(params), config.kind, cond, c_noise=process.c_noise)(x, level)
 
         return denoise
+
+    def bounded(denoise: diffusion.Denoiser) -> diffusion.Denoiser:
+        return diffusion.clip(denoise) if config.clip else denoise
 
     def draw(
         key: Key,
@@ -208,4 +225,4 @@ def make_planner(config: PlannerConfig, dim: int, cond_sizes: tuple[int, ...] = 
         path = jax.vmap(known.write)(jnp.concatenate([path, rest[1:]]))
         return Drawn(known.write(x), known.write(before), path)
 
-    return Planner(init, loss, bind, draw, process)
+    return Planner(init, loss, bind, bounded, draw, process)

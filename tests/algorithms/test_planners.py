@@ -297,6 +297,17 @@ def test_decision_diffuser_refuses_what_the_task_cannot_give(change, error, matc
         ({"reach_goal": True}, "reach_goal=True, and field has no goal"),
         ({"value": False}, "guidance='before' needs a value"),
         ({"guide_steps": 0}, "guide_steps=0"),
+        ({"planner": dataclasses.replace(TINY, sampler="ddim")}, "guidance='before' .* sampler='ddim' .* no noise"),
+        ({"planner": dataclasses.replace(TINY, sampler="sde_dpmpp_2m"), "guidance": "mean"}, "ddpm"),
+        ({"act": ActConfig(warm_calls=9)}, "act.warm_calls=9, and a whole plan takes num_steps=5"),
+        (
+            {
+                "planner": dataclasses.replace(TINY, sampler="dpmpp_2m"),
+                "guidance": "none",
+                "act": ActConfig(warm_calls=2),
+            },
+            "ddim",
+        ),
     ],
 )
 def test_diffuser_refuses_settings_that_exclude_one_another(change, match):
