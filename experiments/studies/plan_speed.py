@@ -12,6 +12,10 @@ First the weights go from one to the other, and both must say the same: one call
 the same x_T, DDPM's with its noise left out, to 1e-3. Then every round times every program once, for about --seconds,
 in one process and with equally many threads; odd rounds turn the order round. Compiling is excluded, and printed. What
 other samplers and networks make of it in JAX is a table of its own, since they draw other plans.
+
+Wants an idle machine. PyTorch's threads wait for one another after every operation, so where another process holds one
+of two cores, a call took 700 ms in place of 10, and the ratio says nothing; --threads=1 depends far less on others. The
+load before is printed, and so is every program whose rounds lie apart.
 """
 
 import argparse
@@ -35,6 +39,7 @@ from jaxdiff.types import Array, PyTree
 OBS_DIM, ACTION_DIM = 4, 2
 DIM = ACTION_DIM + OBS_DIM  # of a step: action, then observation
 FORWARD_LIMIT, PLAN_LIMIT = 1e-4, 1e-3
+STEADY = 1.3  # most over least of the rounds of a program that nothing disturbed
 
 UNET = PlannerConfig(
     width=32, mults=(1, 4, 8), kernel_size=5, bias="torch", horizon=128, num_levels=64, num_steps=64, clip=True
@@ -234,6 +239,13 @@ def others(rates: dict[Name, list[float]]) -> str:
     return "\n".join(lines)
 
 
+def disturbed(rates: dict[Name, list[float]]) -> str:
+    """A line that names the programs whose rounds lie too far apart to be quoted."""
+    apart = [", ".join(map(str, name)) for name, found in rates.items() if max(found) > STEADY * min(found)]
+    what = f"rounds lie more than {STEADY:g} times apart"
+    return f"DISTURBED, do not quote ({what}): {'; '.join(apart)}." if apart else f"Of no program the {what}."
+
+
 def build(batches: list[int], torch_side: Any, threads: int, compiled: bool) -> tuple[dict[Name, Program], list[str]]:
     """Every program, and lines that say that both sides compute the same.
 
@@ -269,7 +281,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="time torch.compile too")
     parser.add_argument("--out", type=Path, help="markdown file to write")
     flags = parser.parse_args()
-    torch_side = import_torch_side()
+    torch_side, load = import_torch_side(), os.getloadavg()[0]
     os.environ["PJRT_NPROC"] = str(flags.threads)  # read when JAX makes its CPU device
     jax.config.update("jax_default_matmul_precision", "float32")
     batches = [int(text) for text in flags.batches.split(",")]
@@ -279,7 +291,8 @@ def main() -> None:
     machine = f"{os.cpu_count()} cores, {flags.threads} threads for either side, {jax.devices()[0].device_kind}"
     versions = f"jax {jax.__version__}, torch {torch_side.torch.__version__}"
     tables = [
-        f"{machine}; {versions}; {flags.rounds} rounds.",
+        f"{machine}; {versions}; {flags.rounds} rounds; load before {load:.1f}.",
+        disturbed(rates),
         comparison(rates),
         *([comparison(rates, COMPILED)] if flags.compile else []),
         others(rates),

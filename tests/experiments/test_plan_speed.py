@@ -80,6 +80,14 @@ def test_tables_show_medians_and_ratios_of_rounds():
     assert row == f"| {other} | 64 | 123 | 120 to 240 | 12.0 | 4.00 to 12.3 |"
 
 
+def test_programs_whose_rounds_lie_apart_are_named():
+    steady, shaken = Name("calm", 1, JAX), Name("shaken", 1, TORCH)
+    line = plan_speed.disturbed({steady: [10.0, 12.0], shaken: [10.0, 14.0]})
+    assert line.startswith("DISTURBED")
+    assert line.endswith(": shaken, 1, PyTorch.")
+    assert "DISTURBED" not in plan_speed.disturbed({steady: [10.0, 12.0]})
+
+
 def test_results_that_differ_are_refused():
     assert "1.0e-06" in plan_speed.check("a plan", 1e-6, 1e-3)
     for difference in (1e-3, float("nan")):
