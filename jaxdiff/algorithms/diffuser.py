@@ -22,12 +22,10 @@ import jax.numpy as jnp
 
 from jaxdiff import diffusion
 from jaxdiff.algorithms.acting import ActConfig, Present, Proposal, make_acting
-from jaxdiff.algorithms.optimiser import cosine_decay
 from jaxdiff.algorithms.planner import Known, PlannerConfig, Warm, check_warm, make_planner
 from jaxdiff.algorithms.search import check_search, search
-from jaxdiff.algorithms.steps import initial_state, learn, next_state
+from jaxdiff.algorithms.steps import initial_state
 from jaxdiff.algorithms.trajectories import (
-    average_rate,
     blank_statistics,
     check_segments,
     make_fit,
@@ -35,6 +33,7 @@ from jaxdiff.algorithms.trajectories import (
     present_known,
     return_scale,
     statistics_of,
+    step_networks,
     with_goal,
     with_statistics,
 )
@@ -172,13 +171,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
             return loss, {"value_loss": loss}
 
         losses = {"planner": (model_loss, h.lr), "value": (value_loss, h.value_lr)}
-        learned = {
-            name: learn(state, name, losses[name][0], cosine_decay(losses[name][1], state.step, h.lr_decay_steps))
-            for name in state.params
-        }
-        rate = average_rate(state.step, h.ema_rate, config.ema_period, h.ema_start)
-        new, metrics = next_state(state, learned, dict.fromkeys(learned, rate))
-        return with_statistics(new, statistics), metrics
+        return step_networks(state, losses, config.ema_period)
 
     def propose(key: Key, state: TrainState, present: Present, last: Array | None) -> Proposal:
         statistics = statistics_of(state)

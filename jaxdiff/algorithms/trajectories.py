@@ -1,6 +1,6 @@
 """What every planner does with its data: units measured once, values of noisy plans, averages of the weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import chex
@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff import diffusion
+from jaxdiff.algorithms.optimiser import cosine_decay
 from jaxdiff.algorithms.planner import Known, PlannerConfig, patched
 from jaxdiff.algorithms.process import Process
+from jaxdiff.algorithms.steps import learn, next_state
 from jaxdiff.data import (
     Dataset,
     Normaliser,
@@ -22,7 +24,7 @@ from jaxdiff.data import (
     returns_to_go,
 )
 from jaxdiff.networks import BIASES, TrajectoryValue
-from jaxdiff.types import Array, Key, PyTree, Spec, TrainState
+from jaxdiff.types import Array, Key, Metrics, PyTree, Spec, TrainState
 
 DATA = "data"  # where a state keeps its statistics, in opt_state
 
@@ -78,6 +80,29 @@ def check_segments(batch: Segments, spec: Spec, horizon: int) -> None:
     chex.assert_shape(batch.mask, (None, horizon))
     chex.assert_rank(batch.return_to_go, 1)
     chex.assert_equal_shape_prefix([batch.obs, batch.action, batch.mask, batch.return_to_go], 1)
+
+
+Loss = Callable[[PyTree], tuple[Array, Metrics]]  # params -> (scalar, metrics)
+
+
+def step_networks(
+    state: TrainState, losses: Mapping[str, tuple[Loss, Array]], period: int
+) -> tuple[TrainState, Metrics]:
+    """One update of a planner: each network down its (loss, step size), averages moved, statistics kept.
+
+    Args:
+      state: before it.
+      losses: by the networks' names; those that the state does not have are left out.
+      period: updates between moves of the averaged weights.
+    """
+    h = state.hparams
+    learned = {}
+    for name in state.params:
+        loss, lr = losses[name]
+        learned[name] = learn(state, name, loss, cosine_decay(lr, state.step, h.lr_decay_steps))
+    rate = average_rate(state.step, h.ema_rate, period, h.ema_start)
+    new, metrics = next_state(state, learned, dict.fromkeys(learned, rate))
+    return with_statistics(new, statistics_of(state)), metrics
 
 
 def average_rate(step: Array, rate: Array, period: int, start: Array) -> Array:
