@@ -1,0 +1,22 @@
+"""Warnings that only a state with its data's statistics can give: a target that the data never reached, for example."""
+
+from collections.abc import Mapping, Sequence
+import sys
+from typing import Any
+
+from jaxdiff import sweep, train
+from jaxdiff.cli.settings import algorithm_module, make_settings
+
+
+def warn(lanes: train.Lane, configs: Sequence[Mapping[str, Any]]) -> None:
+    """Prints to stderr, once each, what the algorithm's module has to say of the lanes of these configs.
+
+    A module that has something to say offers advise(config, state) -> list of sentences.
+    """
+    told: dict[str, None] = {}
+    for i, config in enumerate(configs):
+        advise = getattr(algorithm_module(config["algorithm"]), "advise", None)
+        if advise is not None:
+            told.update(dict.fromkeys(advise(make_settings(config)[0], sweep.lane_of(lanes.state, i))))
+    for sentence in told:
+        print(f"jaxdiff: warning: {sentence}", file=sys.stderr)
