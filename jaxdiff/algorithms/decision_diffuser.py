@@ -38,7 +38,7 @@ from jaxdiff.algorithms.trajectories import (
     with_goal,
     with_statistics,
 )
-from jaxdiff.data import Segment, Segments
+from jaxdiff.data import Segment, Segments, check_normaliser, check_padding
 from jaxdiff.networks import Mlp
 from jaxdiff.types import Algorithm, Array, Key, Metrics, PyTree, Spec, TrainState
 
@@ -88,9 +88,11 @@ def check(config: Config, spec: Spec) -> None:
     """Refuses settings that exclude one another.
 
     Raises:
-      KeyError: an unknown condition or region.
+      KeyError: an unknown condition, region, normaliser or padding.
       ValueError: counts out of range, or a condition that the task cannot give.
     """
+    check_normaliser(config.normaliser)
+    check_padding(config.padding)
     check_conditions(config.conditions, (*config.visit, *config.avoid), spec)
     if config.ema_period < 1 or not 1 <= config.history < config.planner.horizon:
         raise ValueError(

@@ -37,7 +37,7 @@ from jaxdiff.algorithms.trajectories import (
     with_goal,
     with_statistics,
 )
-from jaxdiff.data import Segment, Segments
+from jaxdiff.data import Segment, Segments, check_normaliser, check_padding
 from jaxdiff.suggest import unknown_name
 from jaxdiff.types import Algorithm, Array, Key, Metrics, PyTree, Spec, TrainState
 
@@ -83,9 +83,11 @@ def check(config: Config, spec: Spec) -> None:
     """Refuses settings that exclude one another.
 
     Raises:
-      KeyError: an unknown guidance.
+      KeyError: an unknown guidance, normaliser or padding.
       ValueError: counts below 1, guidance without a value, or a goal that the task does not have.
     """
+    check_normaliser(config.normaliser)
+    check_padding(config.padding)
     if config.guidance not in GUIDANCES:
         raise unknown_name("guidance", config.guidance, GUIDANCES)
     if config.guide_steps < 1 or config.ema_period < 1:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.data.dataset import Dataset
+from jaxdiff.suggest import unknown_name
 from jaxdiff.types import Array, Key
 
 PADDINGS = ("none", "zeros")
@@ -31,6 +32,12 @@ class Segments:
     action: Array  # [B, H, U]
     mask: Array  # [B, H] 1 for steps that were lived
     return_to_go: Array  # [B] discounted, from the first step to the end of its episode in the data
+
+
+def check_padding(name: str) -> None:
+    """Raises KeyError unless the name is one of PADDINGS."""
+    if name not in PADDINGS:
+        raise unknown_name("padding", name, PADDINGS)
 
 
 def sample_segments(key: Key, dataset: Dataset, batch_size: int, segment: Segment) -> Segments:

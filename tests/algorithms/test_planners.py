@@ -438,3 +438,16 @@ def test_a_target_far_outside_the_data_is_told_with_their_range():
     assert not decision_diffuser.advise(config, state_of(decision_diffuser, algorithm, target_return=1.1))
     without = dataclasses.replace(config, conditions=())
     assert not decision_diffuser.advise(without, state_of(decision_diffuser, algorithm, target_return=3.0))
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"normaliser": "limit"}, "unknown normaliser 'limit'; did you mean 'limits'"),
+        ({"padding": "zero"}, "unknown padding 'zero'; did you mean 'zeros'"),
+    ],
+)
+@pytest.mark.parametrize("module", [diffuser, decision_diffuser])
+def test_names_of_units_and_paddings_are_checked_before_anything_is_trained(module, change, match):
+    with pytest.raises(KeyError, match=match):
+        module.make(module.Config(**{"planner": TINY, **change}), SPEC)
