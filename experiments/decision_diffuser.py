@@ -53,7 +53,7 @@ def use_published(config: ConfigDict, preset: str) -> None:
 
 def use_small(config: ConfigDict) -> None:
     """The U maze on a CPU. Every line departs from the code, and says why."""
-    # A network of a hundredth of the size that sees four steps as one token; 20 noise levels.
+    # A smaller network that sees four steps as one token; 20 noise levels.
     planner = config.model.planner
     planner.width, planner.mults, planner.horizon, planner.patch = 32, (1, 2, 4), 64, 4
     planner.num_levels = planner.num_steps = 20

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiff.data import visited
+from jaxdiff.regions import visited
 from jaxdiff.types import Region
 
 BOX = Region("box", (0.0, -1.0), (1.0, 2.0))

@@ -47,10 +47,11 @@ def fresh_lanes(task: Task, members: Sequence[sweep.Member], mode: str) -> train
     hparams = sweep.stack([_as_float32(make_settings(member.config)[1]) for member in filled])
     seeds = np.asarray([member.seed for member in filled], np.int32)
     init = jax.jit(jax.vmap(make_loop(members[0].config, task.algorithm, task.env).init))
-    lanes = start_from(init(hparams, seeds), members[0].config, [member.seed for member in filled])
+    lanes = init(hparams, seeds)
     if task.algorithm.fit is not None and task.dataset is not None:
         fit = jax.jit(jax.vmap(task.algorithm.fit, in_axes=(0, None)))
         lanes = lanes.replace(state=fit(lanes.state, task.dataset))  # type: ignore[attr-defined]
+    lanes = start_from(lanes, members[0].config, [member.seed for member in filled])
     return sweep.place(lanes, mode)
 
 

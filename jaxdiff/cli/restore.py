@@ -83,20 +83,27 @@ def restore_pack(
     task = Task(make_algorithm(config, place.spec, statistics), place, None, None, statistics)
     # What an online lane has lived through is part of its checkpoint.
     lived_in = make_env(plan["config"]) if is_online(plan["config"]) else place
-    count, found, step = len(plan["members"]), [], 0
     with Checkpoints(run.pack(plan["id"]).checkpoints) as checkpoints:
-        for chosen in overrides:
-            lanes, step = restore(
-                checkpoints,
-                plan,
-                checkpoint,
-                num_devices=int(known["device_count"]),
-                trained=make_loop(as_trained, make_algorithm(as_trained, place.spec, statistics), lived_in).init,
-                acting=make_loop(as_trained, task.algorithm, lived_in).init,
-                overrides=chosen,
-            )
-            found.append(jax.tree.map(lambda leaf: leaf[:count], lanes))
-    return Restored(task, config, jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found), step)
+        lanes, step = restore(
+            checkpoints,
+            plan,
+            checkpoint,
+            num_devices=int(known["device_count"]),
+            trained=make_loop(as_trained, make_algorithm(as_trained, place.spec, statistics), lived_in).init,
+            acting=make_loop(as_trained, task.algorithm, lived_in).init,
+            overrides=overrides[0],
+        )
+    lanes = jax.tree.map(lambda leaf: leaf[: len(plan["members"])], lanes)
+    acting = [
+        lanes.replace(state=lanes.state.replace(hparams=_acting_hparams(plan, chosen)))  # type: ignore[attr-defined]
+        for chosen in overrides
+    ]
+    return Restored(task, config, jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *acting), step)
+
+
+def _acting_hparams(plan: Mapping[str, Any], overrides: Mapping[str, Any]) -> Any:
+    """The members' hyperparameters under the overrides, stacked."""
+    return jax.device_put(_stacked_hparams([apply_settings(m["config"], overrides) for m in plan["members"]]))
 
 
 def _check_sizes(spec: Spec, dataset: Mapping[str, Any]) -> None:

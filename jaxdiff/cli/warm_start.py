@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxdiff import sweep, train
 from jaxdiff.algorithms.normalise import running_moments
+from jaxdiff.algorithms.trajectories import DATA
 from jaxdiff.cli.loops import make_loop
 from jaxdiff.cli.pretrained import POLICY, members_of, plans_of, saved_statistics
 from jaxdiff.cli.restore import restore
@@ -37,8 +38,10 @@ def start_from(lanes: train.Lane, config: Mapping[str, Any], seeds: Sequence[int
         params[name] = jax.device_put(source["params"][name])
         target[name] = jax.device_put(source["target"][name])
     state = state.replace(params=params, target_params=target)  # type: ignore[attr-defined]
-    if source["moments"] is not None:
-        state = state.replace(opt_state={**state.opt_state, "obs": jax.device_put(source["moments"])})
+    units = {"obs": source["moments"], DATA: source["statistics"]}  # that the networks were trained in
+    found_units = {name: jax.device_put(part) for name, part in units.items() if part is not None}
+    if found_units:
+        state = state.replace(opt_state={**state.opt_state, **found_units})
     return lanes.replace(state=state)  # type: ignore[attr-defined,no-any-return]
 
 
@@ -83,7 +86,7 @@ def _common(config: Mapping[str, Any], there: PyTree, here: PyTree) -> list[str]
 
 
 def _read(config: Mapping[str, Any]) -> dict[int, PyTree]:
-    """seed -> {"params", "target", "moments"} of the last checkpoints, on the host."""
+    """seed -> {"params", "target", "moments", "statistics"} of the last checkpoints, on the host."""
     folder = str(config["init_from"])
     num_devices = int(stamp.read_stamp(folder)["device_count"])
     packs = {plan["id"]: _networks(folder, plan, num_devices) for plan in plans_of(config)}
@@ -99,7 +102,14 @@ def _networks(folder: str, plan: Mapping[str, Any], num_devices: int) -> PyTree:
     if POLICY in params:
         acting = target if plan["config"]["model"].get("act_with_ema", False) else params
         params[POLICY] = target[POLICY] = acting[POLICY]
-    return {"params": params, "target": target, "moments": running_moments(lanes.state)}
+    opt_state = lanes.state.opt_state
+    statistics = opt_state.get(DATA) if isinstance(opt_state, dict) else None
+    return {
+        "params": params,
+        "target": target,
+        "moments": running_moments(lanes.state),
+        "statistics": statistics,
+    }
 
 
 def _init_of(plan: Mapping[str, Any]) -> Callable[[Any, Any], train.Lane]:

@@ -14,7 +14,6 @@ from jaxdiff.data.segments import (
 )
 from jaxdiff.data.sources import load
 from jaxdiff.data.windows import Window, Windows, sample_windows
-from jaxdiff.regions import visited
 
 __all__ = [
     "NORMALISERS",
@@ -39,5 +38,4 @@ __all__ = [
     "sample_segments",
     "sample_windows",
     "to_device",
-    "visited",
 ]

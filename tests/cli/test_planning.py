@@ -1,11 +1,11 @@
 """`jaxdiff plan`: the plans of a member and what came of them; what a pack records of them; what cannot be planned."""
 
 import dataclasses
-from html.parser import HTMLParser
 import re
 import types
 
 import numpy as np
+from page_reader import read_page
 import pytest
 import toy_planner
 
@@ -28,32 +28,6 @@ def get_config(dataset):
     config.eval_episodes, config.record_episodes = 4, 2
     return config
 """
-
-
-class Reader(HTMLParser):
-    """Checks that each element is closed by its own end tag; collects elements and text."""
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.elements, self.text = [], [], ""
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag not in ("meta", "br", "hr", "input"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
-
-
-def read(path):
-    reader = Reader()
-    reader.feed(path.read_text())
-    assert not reader.open
-    return reader
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +53,7 @@ def planned(tmp_path_factory, quick_compile):
 
 def test_page_shows_stages_values_and_episodes(planned):
     folder, path = planned
-    page = read(path)
+    page = read_page(path.read_text())
     assert files.read_json(folder / "run.json")["command"][:2] == ["jaxdiff", "train"]
     assert [attrs["id"] for tag, attrs in page.elements if tag == "section"] == ["episodes"] + [
         f"episode-{e}" for e in (1, 2, 3)
@@ -100,7 +74,7 @@ def test_table_has_the_numbers_of_the_page(planned, capsys):
     assert planning.main([str(folder), "--episodes=3", "--set", "model.act.replan_period=0"]) == 0
     printed = capsys.readouterr().out
     assert "--html=plans.html" in printed
-    text = read(path).text
+    text = read_page(path.read_text()).text
     rows = re.findall(r"^ +(\d)  +(\S+)  +(\S+)  +(\S+)  (\S+) (\S+) (\S+)$", printed, re.MULTILINE)
     assert [row[0] for row in rows] == ["1", "2", "3"]
     for e, total, score, steps, *values in rows:
@@ -121,12 +95,12 @@ def test_what_is_recorded_is_what_the_recorded_episodes_began_with(planned):
 
 def test_report_has_the_plans_and_does_without_them(planned, tmp_path):
     folder, _ = planned
-    page = read(build_report(folder))
+    page = read_page(build_report(folder).read_text())
     assert "plans" in {attrs.get("id") for tag, attrs in page.elements if tag == "section"}
     assert f"jaxdiff plan {folder} --html=plans.html" in page.text
     (plans,) = folder.glob("packs/*/plans.npz")
     plans.rename(tmp_path / "plans.npz")
-    page = read(build_report(folder))
+    page = read_page(build_report(folder).read_text())
     (tmp_path / "plans.npz").rename(plans)
     assert "plans" not in {attrs.get("id") for tag, attrs in page.elements if tag == "section"}
 

@@ -1,38 +1,16 @@
 import dataclasses
-from html.parser import HTMLParser
 import re
 
 import numpy as np
+from page_reader import read_page
 import pytest
 
 from jaxdiff.io import plans
 from jaxdiff.io.report.plans import stage_indices
 
 
-class Reader(HTMLParser):
-    """Checks that each element is closed by its own end tag; collects elements and text."""
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.elements, self.text = [], [], ""
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag not in ("meta", "br", "hr", "input"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
-
-
 def read(planned):
-    reader = Reader()
-    reader.feed(plans.page(planned))
-    assert not reader.open
-    return reader
+    return read_page(plans.page(planned))
 
 
 def labels(reader):
