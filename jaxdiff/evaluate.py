@@ -38,7 +38,7 @@ def make_rollout(
     """Builds the evaluation of one member: M episodes side by side, scanned to the task's time limit.
 
     The algorithm's action chunk [M, C, U] is executed open loop for C steps, then it acts again; its memory is
-    threaded through. Reward after an episode's end does not count.
+    threaded through. Reward after an episode's end does not count; with agents the return is the mean of theirs.
 
     Args:
       algorithm: whose `act` is evaluated.
@@ -63,7 +63,7 @@ def make_rollout(
     def env_step(carry: PyTree, action: Array) -> tuple[PyTree, tuple[Array, ...]]:
         env_state, obs, running = carry
         env_state, timestep = step(env_state, action)
-        reward = jnp.where(running, timestep.reward, 0.0)
+        reward = jnp.where(running, timestep.reward.reshape(num_episodes, -1).mean(axis=1), 0.0)
         kept = (obs[:num_recorded], action[:num_recorded], reward[:num_recorded], running[:num_recorded])
         carry = (env_state, timestep.obs, running & ~(timestep.terminated | timestep.truncated))
         return carry, (reward, running, *kept)

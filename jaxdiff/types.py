@@ -74,6 +74,8 @@ class Spec:
     goal: tuple[float, ...] | None = None  # the observation to arrive at, where the task has one that never changes
     goal_dim: int = 0  # the last so many numbers of obs are this episode's goal, for the first so many numbers of obs
     regions: tuple[Region, ...] = ()  # what a plan may be asked to visit or to avoid
+    num_actions: int | None = None  # discrete tasks: an action is scores, of which the task takes the best allowed one
+    mask_dim: int = 0  # the last so many numbers of obs say which actions are allowed: 1, or 0 for those that are not
 
 
 @struct.dataclass
@@ -131,7 +133,10 @@ class Algorithm(NamedTuple):
 
 
 class TimeStep(NamedTuple):
-    """What an environment answers to an action."""
+    """What an environment answers to an action.
+
+    With agents everyone has a reward, the team's own one repeated; an episode's return is the mean over agents.
+    """
 
     obs: Array  # [O] or [A, O]
     reward: Array  # [] or [A]
