@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxdiff.algorithms import ALGORITHMS
+from jaxdiff.multi import METHODS
 from jaxdiff.suggest import did_you_mean
 
 # What runs did that are older than the setting: their configs are read by `eval` and `rerun` and lack these keys.
@@ -20,6 +21,9 @@ OLDER_RUNS: Mapping[str, Any] = {
     "init_from": "",
     "init_setting": "",
     "maze": "",
+    "agents": "independent",
+    "shared_noise": False,
+    "mpe": {"force": "omar", "speed_scale": 1.0, "sensitivity_scale": 1.0, "prey": "scripted"},
 }
 
 
@@ -47,9 +51,10 @@ def algorithm_module(name: str) -> Any:
     Raises:
       KeyError: unknown name; the nearest one is offered.
     """
-    if name not in ALGORITHMS:
-        raise KeyError(f"unknown algorithm {name!r}; {did_you_mean(name, ALGORITHMS)}")
-    return ALGORITHMS[name]
+    known = {**ALGORITHMS, **METHODS}
+    if name not in known:
+        raise KeyError(f"unknown algorithm {name!r}; {did_you_mean(name, known)}")
+    return known[name]
 
 
 def algorithm_settings(name: str) -> dict[str, Any]:
@@ -70,6 +75,11 @@ def base_config(algorithm: str) -> ConfigDict:
             "env": "pointmaze-umaze",  # a name of jaxdiff.envs, or gymnasium-<Task>-v5 for real MuJoCo
             "maze": "",  # pointmaze-custom only: rows of #, O and G parted by backslashes, see docs/mazes.md
             "env_backend": "spring",  # brax tasks only: spring, positional, generalized or mjx
+            # Tasks mpe-* only: their physics, the shift of a test, and the prey: scripted, or OMAR's file.
+            "mpe": {"force": "omar", "speed_scale": 1.0, "sensitivity_scale": 1.0, "prey": "scripted"},
+            # Tasks with agents: how a method of one agent becomes theirs, one of WRAPPERS; "" if it is made for agents.
+            "agents": "" if algorithm in METHODS else "independent",
+            "shared_noise": False,  # agents draw the same noise while acting
             "dataset": "pointmaze-umaze",  # a file, or a name of `jaxdiff data list`
             "normalise_obs": False,  # centre and scale observations by the dataset's statistics
             # Loops that act: environments side by side (0: offline, on the dataset) and their sizes, see jaxdiff.train.
@@ -110,7 +120,9 @@ def with_algorithm(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The config for another algorithm; every setting whose name the new one has too keeps its value."""
     settings = algorithm_settings(name)
     merged = {part: _carry_over(settings[part], config[part]) for part in ("model", "hparams")}
-    return {**config, **merged, "algorithm": name}
+    # A method that is made for agents has no wrapper, and any other needs one.
+    agents = "" if name in METHODS else setting(config, "agents") or "independent"
+    return {**config, **merged, "agents": agents, "algorithm": name}
 
 
 def _carry_over(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:

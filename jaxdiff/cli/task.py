@@ -1,13 +1,13 @@
 """The task of a config: data on the device, environment, algorithm. Hands floors 2 and 3 to the loops of floor 5."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxdiff import data, envs
+from jaxdiff import data, envs, multi
 from jaxdiff.algorithms.normalise import normalise_obs, normalise_obs_running, obs_statistics
 from jaxdiff.algorithms.windows import windowed
 from jaxdiff.cli import pretrained
@@ -102,7 +102,11 @@ def make_algorithm(
     """The config's algorithm for a task, on observations normalised by the statistics, or by running ones online."""
     model, _ = make_settings(config)
     window = data.Window(setting(config, "history"), setting(config, "action_chunk"))
-    algorithm = windowed(algorithm_module(config["algorithm"]).make, model, spec, window)
+
+    def make(model: Any, spec: Spec) -> Algorithm:
+        return windowed(algorithm_module(config["algorithm"]).make, model, spec, window)
+
+    algorithm = _for_agents(config, make, model, spec)
     if algorithm.fit is not None and config["normalise_obs"]:
         raise ValueError(
             f"config.normalise_obs=True, and {config['algorithm']} measures units of its own on the data; leave it "
@@ -111,6 +115,21 @@ def make_algorithm(
     if statistics is not None:
         return normalise_obs(algorithm, *statistics)
     return normalise_obs_running(algorithm, spec) if config["normalise_obs"] and is_online(config) else algorithm
+
+
+def _for_agents(config: Mapping[str, Any], make: Callable[[Any, Spec], Algorithm], model: Any, spec: Spec) -> Algorithm:
+    """The method as the task wants it: as it is, under a wrapper, or one that is made for agents."""
+    name, agents, shared_noise = config["algorithm"], setting(config, "agents"), setting(config, "shared_noise")
+    if name not in multi.METHODS:
+        return multi.wrapped(agents, make, model, spec, shared_noise=shared_noise)
+    if spec.num_agents is None:
+        raise ValueError(f"{name} is made for agents, and {spec.name} has none; choose another --config.env.")
+    if agents or shared_noise:
+        raise ValueError(
+            f"config.agents={agents!r} and shared_noise={shared_noise}; {name} is made for agents: leave them '' and "
+            "False, and see its own settings."
+        )
+    return make(model, spec)
 
 
 def make_task(config: Mapping[str, Any]) -> Task:
