@@ -88,6 +88,7 @@ ABSENT = {
     "decision_diffuser": "a planner: it learns from stretches of episodes, and here each has one step",
     "diffuser": "a planner: it learns from stretches of episodes, and here each has one step",
     "dppo": "on-policy: it learns from episodes of its own, and here is only a dataset",
+    "omar": "made for agents; tests/algorithms/test_omar.py has it on this task",
 }
 
 

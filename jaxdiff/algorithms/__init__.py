@@ -17,6 +17,7 @@ from jaxdiff.algorithms import (
     idql,
     ifql,
     iql,
+    omar,
     qgpo,
     td3_bc,
 )
@@ -36,6 +37,7 @@ ALGORITHMS: dict[str, ModuleType] = {
     "idql": idql,
     "ifql": ifql,
     "iql": iql,
+    "omar": omar,
     "qgpo": qgpo,
     "td3_bc": td3_bc,
 }

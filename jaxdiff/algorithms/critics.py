@@ -6,9 +6,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+import numpy as np
 
 from jaxdiff.networks import BIASES, QFunction, VFunction
-from jaxdiff.rl import max_backup, td_target
+from jaxdiff.rl import cql_penalty, max_backup, td_target
 from jaxdiff.suggest import unknown_name
 from jaxdiff.types import Array, Key, Metrics, PyTree, Spec, Transition
 
@@ -100,6 +101,48 @@ def td_loss(
     q = critics.q(params, batch.obs, batch.action)
     loss = jnp.sum(jnp.mean(jnp.square(q - target[None]), axis=-1))
     return loss, {"critic_loss": loss, "q_mean": jnp.mean(q), "target_mean": jnp.mean(target)}
+
+
+def uniform_actions(key: Key, num_actions: int, like: Array) -> tuple[Array, Array]:
+    """num_actions uniform actions [N, *B, U] for each of like [*B, U], and the logarithm of their density [N, *B]."""
+    shape = (num_actions, *like.shape)
+    action = jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
+    return action, jnp.full(shape[:-1], -like.shape[-1] * np.log(2.0), action.dtype)
+
+
+def conservative_td_loss(
+    critics: Critics,
+    params: PyTree,
+    batch: Transition,
+    next_value: Array,
+    discount_factor: ArrayLike,
+    proposals: tuple[Array, Array],
+    *,
+    cql_weight: ArrayLike,
+) -> tuple[Array, Metrics]:
+    """`td_loss` + cql_weight sum_i E gap_i,  gap_i = log E_{a ~ mu} exp(Q_i(s, a) - log mu(a)) - Q_i(s, a_data).
+
+    Args:
+      critics: the ensemble.
+      params: of the critics that learn.
+      batch: B transitions.
+      next_value: [B] V(s'), of target networks.
+      discount_factor: gamma in [0, 1]; may be traced.
+      proposals: actions [N, B, U] of mu and their log mu [N, B]; no gradient should come through them.
+      cql_weight: >= 0; may be traced.
+
+    Returns:
+      (loss, metrics): those of `td_loss`, where `critic_loss` is now all of it, and `cql_gap`.
+
+    Reference: Kumar et al. 2020, arXiv:2006.04779, eq. 4.
+    """
+    action, log_density = proposals
+    loss, metrics = td_loss(critics, params, batch, next_value, discount_factor)
+    many = jnp.broadcast_to(batch.obs, (action.shape[0], *batch.obs.shape))
+    q, q_data = critics.q(params, many, action), critics.q(params, batch.obs, batch.action)
+    gap = jnp.mean(jax.vmap(cql_penalty, in_axes=(0, None, 0))(q, log_density, q_data), axis=-1)
+    loss = loss + cql_weight * jnp.sum(gap)
+    return loss, metrics | {"critic_loss": loss, "cql_gap": jnp.mean(gap)}
 
 
 def sampled_value(
