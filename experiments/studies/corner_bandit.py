@@ -87,6 +87,7 @@ SETTINGS: dict[str, Setting] = {
 ABSENT = {
     "decision_diffuser": "a planner: it learns from stretches of episodes, and here each has one step",
     "diffuser": "a planner: it learns from stretches of episodes, and here each has one step",
+    "dom2": "made for agents, and on this task diffusion_ql with a penalty on its critics; not measured",
     "dppo": "on-policy: it learns from episodes of its own, and here is only a dataset",
     "omar": "made for agents; tests/algorithms/test_omar.py has it on this task",
 }

@@ -2,6 +2,7 @@
 
 critic   y = r + gamma (1 - terminated) min_i Q_i'(s', a'),  a' ~ target policy;   loss = sum_i E (Q_i(s, a) - y)**2
          max_q_backup: y = r + gamma (1 - terminated) min_i max_n Q_i'(s', a'_n),  n = 1 .. num_backup_candidates
+         cql_samples: loss + cql_weight sum_i E [log E_{a ~ uniform} exp(Q_i(s, a) - log mu(a)) - Q_i(s, a_data)]
 policy   loss = its own + q_weight L_q,   L_q = -E Q_i(s, a0) / E|Q_j(s, a0)|,  a0 ~ policy, i != j
 acting   num_candidates samples of the policy, one drawn with probability softmax(min_i Q_i' / selection_temperature)
 
@@ -19,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff.algorithms.contracts import check_batch, check_obs
-from jaxdiff.algorithms.critics import make_critics, sampled_value, td_loss
+from jaxdiff.algorithms.critics import conservative_td_loss, make_critics, sampled_value, td_loss, uniform_actions
 from jaxdiff.algorithms.optimiser import cosine_decay
 from jaxdiff.algorithms.policy import PolicyConfig
 from jaxdiff.algorithms.steps import initial_state, learn, next_state
@@ -81,7 +82,9 @@ def _check(config: Config) -> None:
             raise ValueError(f"{name}={getattr(config, name)}; it must be at least 1.")
 
 
-def make_chain_q(policy: ChainPolicy, config: Config, spec: Spec, *, normalise_target: bool = False) -> Algorithm:
+def make_chain_q(
+    policy: ChainPolicy, config: Config, spec: Spec, *, normalise_target: bool = False, cql_samples: int = 0
+) -> Algorithm:
     """The algorithm around a policy.
 
     Args:
@@ -89,11 +92,15 @@ def make_chain_q(policy: ChainPolicy, config: Config, spec: Spec, *, normalise_t
       config: the method's own, or one that inherits from it.
       spec: the task.
       normalise_target: divide the critic's target by its standard deviation over the batch.
+      cql_samples: uniform actions per transition in a penalty on the critics, whose weight is `cql_weight` of the
+        method's hyperparameters; 0: no penalty, and none of its random numbers.
 
     Raises:
-      ValueError: num_candidates, num_backup_candidates or ema_period below 1.
+      ValueError: num_candidates, num_backup_candidates or ema_period below 1, or cql_samples below 0.
     """
     _check(config)
+    if cql_samples < 0:
+        raise ValueError(f"cql_samples={cql_samples}; it must be at least 0 (no penalty), usually 10.")
     critics = make_critics(
         spec, config.critic_hidden, config.critic_activation, config.critic_layer_norm, bias=config.critic_bias
     )
@@ -105,6 +112,9 @@ def make_chain_q(policy: ChainPolicy, config: Config, spec: Spec, *, normalise_t
         return initial_state(params, hparams)
 
     def critic_loss(params: PyTree, key: Key, state: TrainState, batch: Transition) -> tuple[Array, Metrics]:
+        if cql_samples:
+            key, key_penalty = jax.random.split(key)
+
         def sample(obs: Array) -> Array:
             return policy.sample(key, state.target_params["policy"], obs)
 
@@ -114,6 +124,9 @@ def make_chain_q(policy: ChainPolicy, config: Config, spec: Spec, *, normalise_t
             y = td_target(batch.reward, batch.discount, next_value, factor)
             scale = 1.0 / (jnp.std(y, ddof=1) + 1e-6)
             batch, next_value = dataclasses.replace(batch, reward=scale * batch.reward), scale * next_value
+        if cql_samples:
+            proposals, weight = uniform_actions(key_penalty, cql_samples, batch.action), state.hparams.cql_weight
+            return conservative_td_loss(critics, params, batch, next_value, factor, proposals, cql_weight=weight)
         return td_loss(critics, params, batch, next_value, factor)
 
     def policy_loss(
