@@ -195,6 +195,14 @@ class TemporalUnet(nn.Module):
             x = ResidualBlock(channels, self.kernel_size)(x, features)
         return LinearAttention()(x) if self.attention else x
 
+    def across(self, z: Array, features: Array, batch: tuple[int, ...]) -> Array:
+        """What trajectories tell one another after the middle and in every skip that is read: here nothing.
+
+        z [N, H, C] with N = prod(batch), features [N or 1, H or 1, F] -> [N, H, C].
+        """
+        del features, batch
+        return z
+
     @nn.compact
     def __call__(self, x: Array, t: Array, cond: Any) -> Array:
         flat = flatten(x, t, cond, self.cond_sizes)
@@ -212,8 +220,10 @@ class TemporalUnet(nn.Module):
         z = ResidualBlock(channels[last], self.kernel_size)(z, features[last])
         z = LinearAttention()(z) if self.attention else z
         z = ResidualBlock(channels[last], self.kernel_size)(z, features[last])
+        z = self.across(z, features[last], x.shape[:-2])
         for i in range(last, 0, -1):
-            z = self.blocks(jnp.concatenate([z, kept[i]], axis=-1), features[i], channels[i - 1])
+            skip = self.across(kept[i], features[i], x.shape[:-2])
+            z = self.blocks(jnp.concatenate([z, skip], axis=-1), features[i], channels[i - 1])
             z = up(channels[i - 1])(z)
         z = ConvBlock(self.width, self.kernel_size)(z)
         return nn.Dense(self.out, kernel_init=torch_uniform())(z).reshape(*x.shape[:-1], self.out)
