@@ -1,7 +1,16 @@
 """Targets, penalties and averages of reinforcement learning, without networks."""
 
 from jaxdiff.rl.conservative import cql_penalty, max_backup, soft_backup
+from jaxdiff.rl.factors import (
+    DATA_FACTORS,
+    NOISE_FACTORS,
+    Factor,
+    agent_weights,
+    ensure_decentralised,
+    factored_loss,
+)
 from jaxdiff.rl.implicit import awr_weight, expectile_loss, expectile_policy_weight
+from jaxdiff.rl.mixing import greedy, vdn
 from jaxdiff.rl.on_policy import (
     Moments,
     clipped_surrogate,
@@ -14,14 +23,21 @@ from jaxdiff.rl.on_policy import (
 from jaxdiff.rl.updates import draw_candidate, normalised_q_loss, polyak, select_candidate, td_target
 
 __all__ = [
+    "DATA_FACTORS",
+    "NOISE_FACTORS",
+    "Factor",
     "Moments",
+    "agent_weights",
     "awr_weight",
     "clipped_surrogate",
     "cql_penalty",
     "draw_candidate",
+    "ensure_decentralised",
     "expectile_loss",
     "expectile_policy_weight",
+    "factored_loss",
     "generalised_advantage",
+    "greedy",
     "init_moments",
     "kl_estimate",
     "max_backup",
@@ -32,4 +48,5 @@ __all__ = [
     "soft_backup",
     "td_target",
     "update_moments",
+    "vdn",
 ]
