@@ -43,15 +43,22 @@ def with_gain(params, gain):
 
 @functools.cache
 def program(name, **options):
-    """(compiled (params, x, t, cond) -> (answer, d sum(answer of agent 0) / dx), parameters), in float64."""
+    """(compiled apply, parameters in which attention counts), in float64."""
     network = small(name, **options)
     params = with_gain(jax.tree.map(lambda leaf: leaf / 2, random_params(network, *inputs((2,)))), 2.0)
+    return quick_jit(network.apply), params
 
-    def both(params, x, t, cond):
-        answer, pull = jax.vjp(lambda x: network.apply(params, x, t, cond), x)
-        return answer, pull(jnp.zeros_like(answer).at[..., 0, :].set(1.0))[0]
 
-    return quick_jit(both), params
+def influence(apply, params):
+    """[A] by how much the first agent's answer changes with the trajectory of each."""
+    x, t, cond = inputs((2,))
+    answer = apply(params, x, t, cond)[..., 0, :]
+    changes = []
+    for agent in range(AGENTS):
+        moved = x.copy()
+        moved[..., agent, :] = -x[..., agent, :]
+        changes.append(np.abs(apply(params, moved, t, cond)[..., 0, :] - answer).max())
+    return np.array(changes)
 
 
 def permuted(arguments, order):
@@ -63,30 +70,36 @@ def permuted(arguments, order):
 def test_permuting_agents_permutes_the_answer(x64, name):
     apply, params = program(name)
     arguments, order = inputs((2,)), [2, 0, 1]
-    answer = apply(params, *arguments)[0]
+    answer = apply(params, *arguments)
     assert answer.shape == (2, HORIZON, AGENTS, DIM)
-    np.testing.assert_allclose(apply(params, *permuted(arguments, order))[0], answer[..., order, :], rtol=1e-9)
+    np.testing.assert_allclose(apply(params, *permuted(arguments, order)), answer[..., order, :], rtol=1e-9)
     assert np.abs(answer[..., order, :] - answer).max() > 1e-3
 
 
 @networks
 def test_agents_depend_on_one_another_through_attention_alone(x64, name):
-    apply, params = program(name)
-    slope = np.abs(apply(params, *inputs((2,)))[1]).max(axis=(0, 1, 3))
-    assert slope.min() > 1e-5
-    apply, alone = program(name, agent_attention=False, mults=(1,))
-    slope = np.abs(apply(alone, *inputs((2,)))[1]).max(axis=(0, 1, 3))
-    assert slope[0] > 1e-5
-    np.testing.assert_array_equal(slope[1:], 0.0)
+    assert influence(*program(name)).min() > 1e-5
+    alone = influence(*program(name, agent_attention=False, mults=(1,)))
+    assert alone[0] > 1e-5
+    np.testing.assert_array_equal(alone[1:], 0.0)
 
 
 def test_agents_depend_on_no_other_where_the_gain_is_zero_as_in_a_new_network(x64):
     apply, params = program("agent_unet")
-    slope = apply(with_gain(params, 0.0), *inputs((2,)))[1]
-    assert np.abs(slope[..., 0, :]).max() > 1e-5
-    np.testing.assert_array_equal(slope[..., 1:, :], 0.0)
+    np.testing.assert_array_equal(influence(apply, with_gain(params, 0.0))[1:], 0.0)
     new = quick_jit(AgentAttention(2).init)(KEY, np.zeros((2, 1, 8)), np.zeros((1, 1, 2)))
     assert new["params"]["gain"] == 0.0
+
+
+def test_the_gain_gets_a_gradient_where_it_is_zero_and_then_so_do_other_agents(x64):
+    rng = np.random.default_rng(0)
+    z, features, network = rng.standard_normal((3, 4, 16)), rng.standard_normal((3, 1, 4)), AgentAttention(3)
+    params = random_params(network, z, features)
+    slope = quick_jit(jax.grad(lambda params, z: jnp.square(network.apply(params, z, features)[0]).sum(), (0, 1)))
+    of_params, of_z = slope(with_gain(params, 0.0), z)
+    assert abs(of_params["params"]["gain"]) > 1e-3
+    np.testing.assert_array_equal(of_z[1:], 0.0)
+    assert np.abs(slope(with_gain(params, 1.0), z)[1]).max(axis=(1, 2)).min() > 1e-3
 
 
 def plain_agent_attention(params, z, features):
@@ -136,7 +149,7 @@ def test_unet_equals_its_formula(x64):
     skip = plain_agent_attention(p["AgentAttention_1"], np.stack(kept), features)
     z = twice([np.concatenate([z[i], skip[i]], axis=1) for i in team], 6)
     z = [dense(p["Dense_0"], conv_block(p["ConvBlock_0"], conv_transpose(p["ConvTranspose_0"], one))) for one in z]
-    np.testing.assert_allclose(apply(params, *batch)[0][0], np.stack(z, axis=1), rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(apply(params, *batch)[0], np.stack(z, axis=1), rtol=1e-8, atol=1e-10)
 
 
 def test_transformer_equals_its_formula(x64):
@@ -158,7 +171,7 @@ def test_transformer_equals_its_formula(x64):
     wide = dense(p["FeedForward_0"]["Dense_0"], layer_norm(p["FeedForward_0"]["LayerNorm_0"], z))
     z = z + dense(p["FeedForward_0"]["Dense_1"], mish(wide))
     wanted = dense(p["Dense_2"], layer_norm(p["LayerNorm_2"], z))
-    np.testing.assert_allclose(apply(params, *batch)[0][0], np.moveaxis(wanted, 0, 1), rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(apply(params, *batch)[0], np.moveaxis(wanted, 0, 1), rtol=1e-8, atol=1e-10)
 
 
 @networks

