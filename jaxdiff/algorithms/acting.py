@@ -130,6 +130,7 @@ def make_acting(
     horizon: int,
     dim: int,
     history: int = 1,
+    fill_history: bool = False,
 ) -> Acting:
     """Builds `act`, `init_memory` and `plan` of a planner.
 
@@ -141,6 +142,7 @@ def make_acting(
       horizon: H.
       dim: D, numbers of a token.
       history: h, observations that a plan begins with once there are so many.
+      fill_history: a plan always begins with h observations: before the episode's start its first one.
 
     Raises:
       As `check_acting`.
@@ -161,8 +163,10 @@ def make_acting(
     def observe(memory: Memory, obs: Array) -> Memory:
         newest = jnp.expand_dims(obs[..., :state_dim], -2)
         past = jnp.concatenate([memory.past[..., 1:, :], newest], axis=-2)
+        if fill_history:
+            past = jnp.where(memory.count == 0, jnp.broadcast_to(newest, past.shape), past)
         since = jnp.where(memory.since < 0, memory.since, memory.since + 1)
-        count = jnp.minimum(memory.count + 1, history)
+        count = jnp.int32(history) if fill_history else jnp.minimum(memory.count + 1, history)
         return memory.replace(past=past, count=count, since=since)  # type: ignore[attr-defined,no-any-return]
 
     def anew(key: Key, state: TrainState, memory: Memory, goal: Array | None, last: Array | None) -> Memory:

@@ -83,7 +83,7 @@ def make_conditions(names: Sequence[str], spec: Spec) -> Conditions:
             return None
         key_keep, key_region = jax.random.split(key)
         labels = {
-            "returns": lambda: (_relative(batch.return_to_go, returns)[:, None], True),
+            "returns": lambda: (relative_return(batch.return_to_go, returns)[:, None], True),
             "goal": lambda: (x0[:, -1], True),
             "regions": lambda: _visited_region(key_region, obs, spec),
         }
@@ -123,7 +123,7 @@ def make_conditions(names: Sequence[str], spec: Spec) -> Conditions:
     return Conditions(sizes, of_data, guided)
 
 
-def _relative(value: Array, bounds: Array) -> Array:
+def relative_return(value: Array, bounds: Array) -> Array:
     """(value - low) / (high - low), 0 where the bounds are equal."""
     spread = bounds[1] - bounds[0]
     return jnp.where(spread > 0, (value - bounds[0]) / jnp.where(spread > 0, spread, 1.0), 0.0)

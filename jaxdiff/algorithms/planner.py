@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 
 from jaxdiff import diffusion
 from jaxdiff.algorithms.process import Process, make_process
-from jaxdiff.networks import BIASES, TRAJECTORY_NETWORKS, check_horizon
+from jaxdiff.networks import AGENT_TRAJECTORY_NETWORKS, BIASES, TRAJECTORY_NETWORKS, check_horizon
 from jaxdiff.suggest import unknown_name
 from jaxdiff.types import Array, Key, PyTree
 
@@ -23,7 +23,7 @@ from jaxdiff.types import Array, Key, PyTree
 class PlannerConfig:
     """Static choices of a model of trajectories."""
 
-    network: str = "temporal_unet"  # one of TRAJECTORY_NETWORKS
+    network: str = "temporal_unet"  # one of TRAJECTORY_NETWORKS, of a whole team one of AGENT_TRAJECTORY_NETWORKS
     width: int = 32
     mults: tuple[int, ...] = (1, 2, 4, 8)  # temporal_unet: channels of each resolution, in units of width
     depth: int = 2  # dit, transformer, lstm: blocks or layers
@@ -62,6 +62,13 @@ class Warm(NamedTuple):
     num_calls: int  # static
 
 
+class Team(NamedTuple):
+    """A planner of A agents' trajectories side by side: tokens are A agents' numbers, agent 0's first."""
+
+    num_agents: int
+    attention: bool  # between the agents
+
+
 class Drawn(NamedTuple):
     """Plans, and how they came out of noise."""
 
@@ -88,14 +95,15 @@ class Planner(NamedTuple):
     process: Process
 
 
-def check_planner(config: PlannerConfig) -> None:
+def check_planner(config: PlannerConfig, team: Team | None = None) -> None:
     """Refuses a model that cannot be built; the process is checked by `make_process`.
 
     Raises:
       KeyError: an unknown network or bias.
       ValueError: a horizon that the network cannot halve, or below 2.
     """
-    for field, registry in (("network", TRAJECTORY_NETWORKS), ("bias", BIASES)):
+    networks = TRAJECTORY_NETWORKS if team is None else AGENT_TRAJECTORY_NETWORKS
+    for field, registry in (("network", networks), ("bias", BIASES)):
         if getattr(config, field) not in registry:
             raise unknown_name(field, getattr(config, field), registry)
     if config.horizon < 2:
@@ -104,13 +112,27 @@ def check_planner(config: PlannerConfig) -> None:
         raise ValueError(f"horizon={config.horizon} and patch={config.patch}; a plan must be whole patches.")
     if config.token_levels and config.patch > 1:
         raise ValueError(f"token_levels=True and patch={config.patch}; a level per step needs patch=1.")
-    if config.network == "temporal_unet":
+    if config.network in ("temporal_unet", "agent_unet"):
         check_horizon(config.horizon // config.patch, config.mults)
 
 
 def patched(x: Array, patch: int) -> Array:
     """[*B, H, D] -> [*B, H / patch, patch D]: steps in a row side by side."""
     return x.reshape(*x.shape[:-2], x.shape[-2] // patch, patch * x.shape[-1])
+
+
+def agents_apart(x: Array, num_agents: int, patch: int) -> Array:
+    """A team's [*B, H, A D] -> [*B, H / patch, A, patch D]: each agent's steps in a row side by side."""
+    *batch, horizon, width = x.shape
+    parts = x.reshape(*batch, horizon // patch, patch, num_agents, width // num_agents)
+    return jnp.swapaxes(parts, -3, -2).reshape(*batch, horizon // patch, num_agents, -1)
+
+
+def agents_together(x: Array, patch: int) -> Array:
+    """The reverse of `agents_apart`."""
+    *batch, tokens, num_agents, width = x.shape
+    parts = jnp.swapaxes(x.reshape(*batch, tokens, num_agents, patch, width // patch), -3, -2)
+    return parts.reshape(*batch, tokens * patch, -1)
 
 
 def check_warm(process: Process, num_calls: int) -> None:
@@ -126,41 +148,24 @@ def check_warm(process: Process, num_calls: int) -> None:
         diffusion.rows(process.table, total - num_calls, total)
 
 
-def make_planner(config: PlannerConfig, dim: int, cond_sizes: tuple[int, ...] = ()) -> Planner:
+def make_planner(
+    config: PlannerConfig, dim: int, cond_sizes: tuple[int, ...] = (), team: Team | None = None
+) -> Planner:
     """Builds a planner's functions for trajectories of H tokens of `dim` numbers.
 
     Args:
       config: its choices.
       dim: D.
       cond_sizes: sizes of the groups of numbers that a plan can be conditioned on; none by default. Conditions are then
-        pairs (values [*B, sum of sizes], keep [*B, groups]).
+        pairs (values [*B, sum of sizes], keep [*B, groups]), of a team with an axis A before the last.
+      team: whose trajectories these are; None: one agent's.
 
     Raises:
       KeyError, ValueError: as `check_planner` and `make_process`.
     """
-    check_planner(config)
+    check_planner(config, team)
     process = make_process(config)
-    network = TRAJECTORY_NETWORKS[config.network](
-        out=config.patch * dim,
-        width=config.width,
-        mults=config.mults,
-        depth=config.depth,
-        kernel_size=config.kernel_size,
-        attention=config.attention,
-        cond_sizes=cond_sizes,
-    )
-
-    def init(key: Key) -> PyTree:
-        nothing = (jnp.zeros(sum(cond_sizes)), jnp.zeros(len(cond_sizes))) if cond_sizes else None
-        plan = patched(jnp.zeros((config.horizon, dim)), config.patch)
-        params = network.init(key, plan, jnp.zeros(()), nothing)
-        return BIASES[config.bias](jax.random.fold_in(key, 1), params)
-
-    def apply(params: PyTree) -> diffusion.Network:
-        def forward(x: Array, t: Array, cond: Any) -> Array:
-            return network.apply(params, patched(x, config.patch), t, cond).reshape(x.shape)  # type: ignore[union-attr]
-
-        return forward
+    init, apply = _network(config, dim, cond_sizes, team)
 
     def loss(key: Key, params: PyTree, x0: Array, cond: Any, known: Known, weight: Array) -> Array:
         key_level, key_noise = jax.random.split(key)
@@ -226,3 +231,38 @@ def make_planner(config: PlannerConfig, dim: int, cond_sizes: tuple[int, ...] = 
         return Drawn(known.write(x), known.write(before), path)
 
     return Planner(init, loss, bind, bounded, draw, process)
+
+
+def _network(
+    config: PlannerConfig, dim: int, cond_sizes: tuple[int, ...], team: Team | None
+) -> tuple[Callable[[Key], PyTree], Callable[[PyTree], diffusion.Network]]:
+    """init(key) -> params, and apply(params) -> (x [*B, H, D], t, cond) -> [*B, H, D]."""
+    options = {name: getattr(config, name) for name in ("width", "mults", "depth", "kernel_size", "attention")}
+    if team is None:
+        network = TRAJECTORY_NETWORKS[config.network](out=config.patch * dim, cond_sizes=cond_sizes, **options)
+        agents: tuple[int, ...] = ()
+    else:
+        network = AGENT_TRAJECTORY_NETWORKS[config.network](
+            out=config.patch * dim // team.num_agents,
+            cond_sizes=cond_sizes,
+            agent_attention=team.attention,
+            **options,
+        )
+        agents = (team.num_agents,)
+
+    def tokens(x: Array) -> Array:
+        return patched(x, config.patch) if team is None else agents_apart(x, team.num_agents, config.patch)
+
+    def init(key: Key) -> PyTree:
+        nothing = (jnp.zeros((*agents, sum(cond_sizes))), jnp.zeros((*agents, len(cond_sizes)))) if cond_sizes else None
+        params = network.init(key, tokens(jnp.zeros((config.horizon, dim))), jnp.zeros(()), nothing)
+        return BIASES[config.bias](jax.random.fold_in(key, 1), params)
+
+    def apply(params: PyTree) -> diffusion.Network:
+        def forward(x: Array, t: Array, cond: Any) -> Array:
+            y: Any = network.apply(params, tokens(x), t, cond)
+            return y.reshape(x.shape) if team is None else agents_together(y, config.patch)
+
+        return forward
+
+    return init, apply

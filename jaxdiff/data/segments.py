@@ -11,7 +11,7 @@ from jaxdiff.data.dataset import Dataset
 from jaxdiff.suggest import unknown_name
 from jaxdiff.types import Array, Key
 
-PADDINGS = ("none", "zeros")
+PADDINGS = ("none", "repeat", "zeros")
 
 
 class Segment(NamedTuple):
@@ -22,16 +22,20 @@ class Segment(NamedTuple):
     padding: str = "none"  # one of PADDINGS
     discount_factor: float = 0.99  # of the return to go
     termination_penalty: float = 0.0  # added to the last reward of an episode that terminated, in the return only
+    history: int = 0  # C steps before the first of the H, which come with it
 
 
 @struct.dataclass
 class Segments:
-    """A batch of stretches; beyond its episode's end a padded one holds zeros in the units of the data."""
+    """A batch of stretches of H steps, or of C + H with a history; see `sample_segments` for what pads them.
+
+    With an axis of agents in the data, obs [B, H, A, O] and action [B, H, A, U].
+    """
 
     obs: Array  # [B, H, O]
     action: Array  # [B, H, U]
     mask: Array  # [B, H] 1 for steps that were lived
-    return_to_go: Array  # [B] discounted, from the first step to the end of its episode in the data
+    return_to_go: Array  # [B], or [B, A], discounted, from the first of the H steps to the end of its episode
 
 
 def check_padding(name: str) -> None:
@@ -50,7 +54,7 @@ def sample_segments(key: Key, dataset: Dataset, batch_size: int, segment: Segmen
 
     Args:
       key: consumed.
-      dataset: N transitions, one agent's.
+      dataset: N transitions.
       batch_size: B, static, at least 1.
       segment: static.
 
@@ -64,14 +68,24 @@ def sample_segments(key: Key, dataset: Dataset, batch_size: int, segment: Segmen
         raise ValueError(f"batch_size={batch_size}, {segment}; sizes must be at least 1, padding one of {PADDINGS}.")
     episode = jnp.asarray(dataset.episode)
     start, last = _draw_starts(key, episode, batch_size, segment)
-    steps = jnp.arange(segment.horizon)[None]
-    index = jnp.minimum(start[:, None] + steps, last[:, None])
-    lived = (start[:, None] + steps <= last[:, None]).astype(jnp.float32)
+    wanted = start[:, None] + jnp.arange(-segment.history, segment.horizon)[None]
+    index = jnp.minimum(wanted, last[:, None])
+    lived = wanted <= last[:, None]
+    if segment.history:
+        first = jnp.searchsorted(episode, episode[start], side="left")
+        index = jnp.maximum(index, first[:, None])
+        lived &= wanted >= first[:, None]
     t = dataset.transitions
+
+    def rows(x: Array) -> Array:
+        found = jnp.asarray(x)[index]
+        zero = (wanted > last[:, None]) & (segment.padding == "zeros")
+        return jnp.where(zero.reshape(*zero.shape, *[1] * (found.ndim - 2)), 0.0, found)
+
     return Segments(
-        obs=jnp.asarray(t.obs)[index] * lived[..., None],
-        action=jnp.asarray(t.action)[index] * lived[..., None],
-        mask=lived,
+        obs=rows(t.obs),
+        action=rows(t.action),
+        mask=lived.astype(jnp.float32),
         return_to_go=_return_to_go(dataset, start, last, segment),
     )
 
@@ -101,31 +115,39 @@ def _allowed(place: Array, length: Array, segment: Segment) -> Array:
     """Whether a stretch may start `place` steps into an episode of `length` steps."""
     if segment.padding == "none":
         return place + segment.horizon <= length
+    if segment.padding == "repeat":
+        return place < length - 1
     return (place < length - 1) & (place < max(segment.longest - segment.horizon, 1))
 
 
 def _return_to_go(dataset: Dataset, start: Array, last: Array, segment: Segment) -> Array:
     ahead = start[:, None] + jnp.arange(segment.longest)[None]
     inside = ahead <= last[:, None]
-    reward = jnp.where(inside, jnp.asarray(dataset.transitions.reward)[jnp.minimum(ahead, last[:, None])], 0.0)
-    ended = 1.0 - jnp.asarray(dataset.transitions.discount)[last]
-    penalty = jnp.where(ahead == last[:, None], segment.termination_penalty * ended[:, None], 0.0)
+    t = dataset.transitions
+    reward = jnp.asarray(t.reward)[jnp.minimum(ahead, last[:, None])]  # [B, longest], or [B, longest, A]
+    agents = [1] * (reward.ndim - 2)
+    ended = jnp.expand_dims(1.0 - jnp.asarray(t.discount)[last], 1)
+    final = (ahead == last[:, None]).reshape(*ahead.shape, *agents)
+    penalty = jnp.where(final, segment.termination_penalty * ended, 0.0)
+    reward = jnp.where(inside.reshape(*inside.shape, *agents), reward, 0.0)
     factors = segment.discount_factor ** np.arange(segment.longest, dtype=np.float32)
-    return jnp.sum((reward + penalty) * factors[None], axis=1)
+    return jnp.sum((reward + penalty) * factors.reshape(1, -1, *agents), axis=1)
 
 
 def returns_to_go(dataset: Dataset, segment: Segment) -> Array:
-    """[N] the return to go of every row, as `sample_segments` gives it, but to the episode's very end."""
+    """[N] or [N, A] the return to go of every row, as `sample_segments` gives it, but to the episode's very end."""
     t, episode = dataset.transitions, jnp.asarray(dataset.episode)
+    rewards = jnp.asarray(t.reward)
     ends = jnp.append(episode[1:] != episode[:-1], True)
-    reward = jnp.asarray(t.reward) + jnp.where(ends, segment.termination_penalty * (1.0 - jnp.asarray(t.discount)), 0.0)
+    penalty = segment.termination_penalty * (1.0 - jnp.asarray(t.discount))
+    rewards = rewards + jnp.where(ends.reshape(-1, *[1] * (rewards.ndim - 1)), penalty, 0.0)
 
     def back(after: Array, row: tuple[Array, Array]) -> tuple[Array, Array]:
         reward, end = row
         value = reward + segment.discount_factor * jnp.where(end, 0.0, after)
         return value, value
 
-    return jax.lax.scan(back, jnp.zeros(()), (reward, ends), reverse=True)[1]
+    return jax.lax.scan(back, jnp.zeros(rewards.shape[1:]), (rewards, ends), reverse=True)[1]
 
 
 def check_segment(dataset: Dataset, segment: Segment) -> None:

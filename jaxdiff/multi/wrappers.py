@@ -57,7 +57,7 @@ def independent(make: Make, config: Any, spec: Spec, *, shared_noise: bool = Fal
 
         copies = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_agents, *x.shape)), (state.step, state.hparams))
         each = state.replace(step=copies[0], hparams=copies[1])  # type: ignore[attr-defined]
-        keys = _noise_keys(key, num_agents, shared=shared_noise)
+        keys = noise_keys(key, num_agents, shared=shared_noise)
         action, memory = _over_agents(inner, one)((keys, each, jnp.moveaxis(obs, -2, 0), memory))
         return jnp.moveaxis(action, 0, -2), memory
 
@@ -85,7 +85,7 @@ def shared(make: Make, config: Any, spec: Spec, *, shared_noise: bool = False) -
             key, obs, memory = args
             return inner.act(key, state, obs, memory)
 
-        keys = _noise_keys(key, num_agents, shared=shared_noise)
+        keys = noise_keys(key, num_agents, shared=shared_noise)
         agents_first = jnp.moveaxis(with_id(obs, obs.ndim - 2), -2, 0)
         action, memory = _over_agents(inner, one)((keys, agents_first, memory))
         return jnp.moveaxis(action, 0, -2), memory
@@ -176,7 +176,7 @@ def _over_agents(inner: Algorithm, act: Callable[[Any], Any]) -> Callable[[Any],
     return (lambda args: jax.lax.map(act, args)) if inner.plan is not None else jax.vmap(act)
 
 
-def _noise_keys(key: Key, num_agents: int, *, shared: bool) -> Key:
+def noise_keys(key: Key, num_agents: int, *, shared: bool) -> Key:
     """[A] keys: an agent's depends on its number alone, or not even on that."""
     numbers = jnp.zeros(num_agents, jnp.int32) if shared else jnp.arange(num_agents)
     return jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
