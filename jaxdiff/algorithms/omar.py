@@ -107,16 +107,14 @@ def make(config: Config, spec: Spec) -> Algorithm:
 
     def draw_proposals(key: Key, policy: PyTree, h: HParams, batch: Transition) -> tuple[Array, Array]:
         """Actions [N, B, U] of mu with their log mu [N, B]."""
-        key_uniform, *keys = jax.random.split(key, 3)
-        drawn = [uniform_actions(key_uniform, config.cql_samples, batch.action)]
-        if config.cql_policy_samples:
-            centres = (actor.action(policy, obs) for obs in (batch.obs, batch.next_obs))
-            drawn += [
-                noisy_actions(one, centre, config.cql_policy_samples, h.cql_noise)
-                for one, centre in zip(keys, centres, strict=True)
-            ]
-        actions, densities = zip(*drawn, strict=True)
-        return jnp.concatenate(actions), jnp.concatenate(densities)
+        key_uniform, key_noise = jax.random.split(key)
+        uniform, flat = uniform_actions(key_uniform, config.cql_samples, batch.action)
+        if not config.cql_policy_samples:
+            return uniform, flat
+        centres = jnp.stack([actor.action(policy, batch.obs), actor.action(policy, batch.next_obs)])
+        noisy = noisy_actions(key_noise, centres, config.cql_policy_samples, h.cql_noise)
+        action, log_density = (jax.lax.collapse(part, 0, 2) for part in noisy)
+        return jnp.concatenate([uniform, action]), jnp.concatenate([flat, log_density])
 
     def wanted_action(key: Key, critic: PyTree, h: HParams, obs: Array, action: Array) -> Array:
         """a_hat [B, U] for the policy's actions [B, U]."""
@@ -208,9 +206,8 @@ def cross_entropy_search(
     """
     mean, spread = jnp.zeros(shape), jnp.full(shape, std)
     kept: tuple[Array, ...] = ()
-    for key_round in jax.random.split(key, rounds):
-        action = mean[None] + spread[None] * jax.random.normal(key_round, (num_samples, *shape))
-        action = jnp.concatenate([jnp.clip(action, -1.0, 1.0), *kept])
+    for noise in jax.random.normal(key, (rounds, num_samples, *shape)):
+        action = jnp.concatenate([jnp.clip(mean[None] + spread[None] * noise, -1.0, 1.0), *kept])
         q = value(action)
         if num_elites:
             index = jnp.moveaxis(jax.lax.top_k(jnp.moveaxis(q, 0, -1), num_elites)[1], -1, 0)
