@@ -3,6 +3,7 @@
 from jaxdiff.data.dataset import Dataset, DatasetInfo, sample_batch, to_device
 from jaxdiff.data.normaliser import NORMALISERS, Normaliser, blank_normaliser, check_normaliser, fit_normaliser
 from jaxdiff.data.reference import normalised_score, reference_scores
+from jaxdiff.data.reweight import reweight
 from jaxdiff.data.segments import (
     PADDINGS,
     Segment,
@@ -34,6 +35,7 @@ __all__ = [
     "normalised_score",
     "reference_scores",
     "returns_to_go",
+    "reweight",
     "sample_batch",
     "sample_segments",
     "sample_windows",

@@ -20,6 +20,7 @@ class Dataset:
 
     transitions: Transition  # [N, ...] float32
     episode: Array  # [N] int32, 0 .. number of episodes - 1, never decreasing
+    draws: Array | None = None  # [M] int32, rows with multiplicity to draw from; None: each row once
 
     @property
     def num_transitions(self) -> int:
@@ -43,10 +44,20 @@ class DatasetInfo:
     reference_scores: tuple[float, float] | None = None
     generator: str | None = None
     num_agents: int | None = None
+    num_returns: int = 0  # of how many episodes return_mean and return_std are
+    parts: tuple["DatasetInfo", ...] = ()  # of data that were joined, what each part is
+
+
+def draw_rows(key: Key, dataset: Dataset, count: int) -> Array:
+    """Rows [count] int32, uniform over `dataset.draws`, or over all rows where it is None; with replacement."""
+    if dataset.draws is None:
+        return jax.random.randint(key, (count,), 0, dataset.num_transitions)
+    draws = jnp.asarray(dataset.draws)
+    return draws[jax.random.randint(key, (count,), 0, draws.shape[0])]
 
 
 def sample_batch(key: Key, dataset: Dataset, batch_size: int) -> Transition:
-    """Draws transitions uniformly, with replacement.
+    """Draws transitions uniformly over the dataset's `draws`, with replacement.
 
     Args:
       key: consumed.
@@ -63,7 +74,7 @@ def sample_batch(key: Key, dataset: Dataset, batch_size: int) -> Transition:
         raise ValueError(f"batch_size={batch_size} must be at least 1; 256 is usual.")
     if dataset.num_transitions < 1:
         raise ValueError("the dataset holds 0 transitions, nothing can be drawn; load a file with at least 2 rows.")
-    index = jax.random.randint(key, (batch_size,), 0, dataset.num_transitions)
+    index = draw_rows(key, dataset, batch_size)
     return jax.tree.map(lambda x: jnp.asarray(x).at[index].get(mode="promise_in_bounds"), dataset.transitions)
 
 

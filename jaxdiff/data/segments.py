@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.data.dataset import Dataset
+from jaxdiff.data.dataset import Dataset, draw_rows
 from jaxdiff.suggest import unknown_name
 from jaxdiff.types import Array, Key
 
@@ -48,7 +48,11 @@ def sample_segments(key: Key, dataset: Dataset, batch_size: int, segment: Segmen
     """Draws stretches uniformly among all that the padding rule allows, with replacement.
 
     none: stretches that lie within their episode, as Diffuser in mazes. zeros: any that start before their episode's
-    last step and no later than longest - H - 1, filled up with zeros, as Diffuser in locomotion.
+    last step and no later than longest - H - 1, filled up with zeros, as Diffuser in locomotion. repeat: any that start
+    before their episode's last step, filled up with that step's observation and action, as MADiff.
+
+    A history is no part of the rule: where it reaches beyond the episode's start, the first step is repeated there, and
+    the mask is 0. With `Dataset.draws` a start counts as often as its row stands there.
 
     return_to_go = sum_i discount_factor**i r_i over the rest of the episode, at most `longest` steps of it.
 
@@ -62,12 +66,16 @@ def sample_segments(key: Key, dataset: Dataset, batch_size: int, segment: Segmen
       ValueError: a size below 1 or an unknown padding. That some stretch fits is for `check_segment` to say: where
         none does, this would never return.
 
-    Reference: Janner et al. 2022, arXiv:2205.09991, code.
+    Reference: Janner et al. 2022, arXiv:2205.09991, code; Zhu et al. 2024 (MADiff), arXiv:2305.17330, code.
     """
-    if batch_size < 1 or segment.horizon < 1 or segment.longest < 1 or segment.padding not in PADDINGS:
-        raise ValueError(f"batch_size={batch_size}, {segment}; sizes must be at least 1, padding one of {PADDINGS}.")
+    sizes = (batch_size, segment.horizon, segment.longest, segment.history + 1)
+    if min(sizes) < 1 or segment.padding not in PADDINGS:
+        raise ValueError(
+            f"batch_size={batch_size}, {segment}; sizes must be at least 1, padding one of {PADDINGS}, "
+            "history at least 0."
+        )
     episode = jnp.asarray(dataset.episode)
-    start, last = _draw_starts(key, episode, batch_size, segment)
+    start, last = _draw_starts(key, dataset, batch_size, segment)
     wanted = start[:, None] + jnp.arange(-segment.history, segment.horizon)[None]
     index = jnp.minimum(wanted, last[:, None])
     lived = wanted <= last[:, None]
@@ -90,11 +98,12 @@ def sample_segments(key: Key, dataset: Dataset, batch_size: int, segment: Segmen
     )
 
 
-def _draw_starts(key: Key, episode: Array, batch_size: int, segment: Segment) -> tuple[Array, Array]:
-    """Start and last step of the episode [B]: drawn over all rows, and again where the rule forbids a start there."""
+def _draw_starts(key: Key, dataset: Dataset, batch_size: int, segment: Segment) -> tuple[Array, Array]:
+    """Start and last step of the episode [B]: drawn over `draws`, and again where the rule forbids a start there."""
+    episode = jnp.asarray(dataset.episode)
 
     def draw(key: Key) -> tuple[Array, Array, Array]:
-        now = jax.random.randint(key, (batch_size,), 0, episode.shape[0])
+        now = draw_rows(key, dataset, batch_size)
         first = jnp.searchsorted(episode, episode[now], side="left")
         last = jnp.searchsorted(episode, episode[now], side="right") - 1
         return now, last, _allowed(now - first, last - first + 1, segment)

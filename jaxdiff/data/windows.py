@@ -3,10 +3,9 @@
 from typing import NamedTuple
 
 from flax import struct
-import jax
 import jax.numpy as jnp
 
-from jaxdiff.data.dataset import Dataset
+from jaxdiff.data.dataset import Dataset, draw_rows
 from jaxdiff.types import Array, Key
 
 
@@ -19,7 +18,11 @@ class Window(NamedTuple):
 
 @struct.dataclass
 class Windows:
-    """A batch of windows; one that runs over its episode's end repeats the last action there."""
+    """A batch of windows; one that runs over its episode's end repeats the last action there.
+
+    With an axis of agents in the data, obs [B, h, A, O] and action [B, C, A, U], and reward [B, C, A] and discount
+    [B, A] where each has its own.
+    """
 
     obs: Array  # [B, h, O] newest last; before the episode's start its first observation
     action: Array  # [B, C, U]
@@ -30,7 +33,7 @@ class Windows:
 
 
 def sample_windows(key: Key, dataset: Dataset, batch_size: int, window: Window) -> Windows:
-    """Draws windows whose first action is uniform over the dataset, with replacement.
+    """Draws windows whose first action is uniform over the dataset's `draws`, with replacement.
 
     Args:
       key: consumed.
@@ -45,7 +48,7 @@ def sample_windows(key: Key, dataset: Dataset, batch_size: int, window: Window) 
         raise ValueError(f"batch_size={batch_size}, {window}; each must be at least 1.")
     if dataset.num_transitions < 1:
         raise ValueError("the dataset holds 0 transitions, nothing can be drawn; load a file with at least 2 rows.")
-    now = jax.random.randint(key, (batch_size,), 0, dataset.num_transitions)
+    now = draw_rows(key, dataset, batch_size)
     episode = jnp.asarray(dataset.episode)
     first = jnp.searchsorted(episode, episode[now], side="left")
     last = jnp.searchsorted(episode, episode[now], side="right") - 1
@@ -57,11 +60,12 @@ def sample_windows(key: Key, dataset: Dataset, batch_size: int, window: Window) 
     t = dataset.transitions
     obs = jnp.asarray(t.obs)[past]
     end = ahead[:, -1]
+    reward = jnp.asarray(t.reward)[ahead]
     next_obs = jnp.concatenate([obs[:, 1:], jnp.asarray(t.next_obs)[end][:, None]], axis=1)
     return Windows(
         obs=obs,
         action=jnp.asarray(t.action)[ahead],
-        reward=jnp.where(lived, jnp.asarray(t.reward)[ahead], 0.0),
+        reward=jnp.where(lived.reshape(*lived.shape, *[1] * (reward.ndim - 2)), reward, 0.0),
         length=jnp.sum(lived, axis=1, dtype=jnp.int32),
         discount=jnp.asarray(t.discount)[end],
         next_obs=next_obs,

@@ -38,6 +38,22 @@ def test_windows_are_what_a_loop_over_episodes_cuts(window):
         assert float(batch.discount[row]) == DISCOUNT[lived[-1]]
 
 
+def test_agents_have_rewards_of_their_own_in_a_window():
+    t = DATASET.transitions
+    scale = np.array([1.0, 3.0], np.float32)
+    obs, action, next_obs = (x[:, None] * scale[:, None] for x in (t.obs, t.action, t.next_obs))
+    agents = Dataset(Transition(obs, action, t.reward[:, None] * scale, t.discount[:, None] * scale, next_obs), EPISODE)
+    draw = jax.jit(sample_windows, static_argnums=(2, 3))
+    team, alone = (draw(jax.random.key(0), data, 40, Window(2, 3)) for data in (agents, DATASET))
+    for i in range(2):
+        np.testing.assert_array_equal(team.obs[:, :, i], alone.obs * scale[i])
+        np.testing.assert_array_equal(team.action[:, :, i], alone.action * scale[i])
+        np.testing.assert_array_equal(team.reward[..., i], alone.reward * scale[i])
+        np.testing.assert_array_equal(team.discount[:, i], alone.discount * scale[i])
+        np.testing.assert_array_equal(team.next_obs[:, :, i], alone.next_obs * scale[i])
+    np.testing.assert_array_equal(team.length, alone.length)
+
+
 @pytest.mark.parametrize(("size", "window"), [(0, Window()), (4, Window(0, 1)), (4, Window(1, 0))])
 def test_sizes_below_one_are_refused(size, window):
     with pytest.raises(ValueError, match="each must be at least 1"):
