@@ -12,7 +12,7 @@ import functools
 import inspect
 from typing import Any
 
-from jaxdiff.envs import brax_env, pointmaze, probes, rooms
+from jaxdiff.envs import brax_env, mpe, pointmaze, probes, rooms
 from jaxdiff.envs.host import HOST_ENVS, HostEnv, is_host, make_host
 from jaxdiff.envs.wrappers import AutoResetState, auto_reset
 from jaxdiff.suggest import unknown_name
@@ -53,6 +53,7 @@ ENVS: dict[str, Callable[..., Env]] = {
     "brax-halfcheetah": functools.partial(_brax, "halfcheetah"),
     "brax-walker2d": functools.partial(_brax, "walker2d"),
     "brax-ant": functools.partial(_brax, "ant"),
+    **{f"mpe-{task}": functools.partial(mpe.mpe, task) for task in mpe.TASKS},
     "probe-constant": probes.constant,
     "probe-obs": probes.obs,
     "probe-delay": probes.delay,
@@ -68,9 +69,9 @@ def make(name: str, **options: Any) -> Env:
 
     Args:
       name: a key of ENVS or CUSTOM_MAZES. A name starting with "gymnasium-" runs on the host: see `make_host`.
-      **options: keyword arguments of the factory: `max_episode_steps` (pointmaze, brax, rooms), `dense`, `multi`,
-        `goal` (pointmaze), `maze` (pointmaze-custom, which needs it), `wanted`, `avoided` (rooms), `backend` (brax),
-        `delay` (probe-recall).
+      **options: keyword arguments of the factory: `max_episode_steps` (pointmaze, brax, rooms, mpe), `dense`,
+        `multi`, `goal` (pointmaze), `maze` (pointmaze-custom, which needs it), `wanted`, `avoided` (rooms), `backend`
+        (brax), `force`, `speed_scale`, `sensitivity_scale`, `prey` (mpe), `delay` (probe-recall).
 
     Returns:
       Env; `env.spec.name == name` unless an option renames it.

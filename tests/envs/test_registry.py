@@ -21,7 +21,9 @@ def test_every_environment_keeps_the_protocol(name, trace_counter):
     assert spec.name == name
     num_envs = 3
     keys = jax.random.split(jax.random.key(0), num_envs)
-    actions = np.random.default_rng(0).uniform(-1, 1, (num_envs, STEPS, spec.action_dim)).astype(np.float32)
+    agents = () if spec.num_agents is None else (spec.num_agents,)
+    shape = (num_envs, STEPS, *agents, spec.action_dim)
+    actions = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
 
     def episode(key, actions):
         state, obs = env.reset(key)
@@ -32,9 +34,10 @@ def test_every_environment_keeps_the_protocol(name, trace_counter):
     assert trace_counter.count == 1
     first, timestep = quick_jit(jax.vmap(episode))(keys, actions)
 
-    assert first.shape == (num_envs, spec.obs_dim)
-    assert timestep.obs.shape == (num_envs, STEPS, spec.obs_dim)
-    assert {x.shape for x in timestep[1:]} == {(num_envs, STEPS)}
+    assert first.shape == (num_envs, *agents, spec.obs_dim)
+    assert timestep.obs.shape == (num_envs, STEPS, *agents, spec.obs_dim)
+    assert timestep.reward.shape == (num_envs, STEPS, *agents)
+    assert {x.shape for x in timestep[2:]} == {(num_envs, STEPS)}
     assert {x.dtype for x in (first, timestep.obs, timestep.reward)} == {jnp.dtype("float32")}
     assert {timestep.terminated.dtype, timestep.truncated.dtype} == {jnp.dtype(bool)}
     assert not (timestep.terminated & timestep.truncated).any()
@@ -55,7 +58,8 @@ def test_episodes_end_within_the_stated_length_and_start_again(name):
 
     def run(key):
         state, _ = wrapped.reset(key)
-        return jax.lax.scan(wrapped.step, state, jnp.zeros((2 * horizon, env.spec.action_dim)))[1]
+        agents = () if env.spec.num_agents is None else (env.spec.num_agents,)
+        return jax.lax.scan(wrapped.step, state, jnp.zeros((2 * horizon, *agents, env.spec.action_dim)))[1]
 
     timestep = quick_jit(run)(key)
     ended = np.flatnonzero(timestep.terminated | timestep.truncated)
