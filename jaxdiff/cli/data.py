@@ -85,12 +85,14 @@ def _list(argv: list[str]) -> int:
 def _make(argv: list[str]) -> int:
     fv, usual = flags.FlagValues(), catalog.Arguments()
     flags.DEFINE_string(
-        "quality", None, f"of a maze {'|'.join(catalog.MAZE_QUALITIES)}; else {'|'.join(catalog.QUALITIES)}",
-        flag_values=fv,
+        "quality", None, f"of a maze {'|'.join(catalog.MAZE_QUALITIES)}; of brax {'|'.join(catalog.QUALITIES)}; "
+        f"of mpe {'|'.join(catalog.SCRIPTED_QUALITIES)}", flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_integer("seed", usual.seed, "seed of the rows", 0, LARGEST_SEED, flag_values=fv)
     flags.DEFINE_integer("steps", usual.num_steps, "rows to make", lower_bound=2, flag_values=fv)
-    flags.DEFINE_float("noise", None, "mazes: deviation of action noise", lower_bound=0.0, flag_values=fv)
+    flags.DEFINE_float(
+        "noise", None, "mazes: deviation of action noise; mpe: chance of a uniform action", 0.0, flag_values=fv
+    )
     flags.DEFINE_string(
         "maze", usual.maze, r"pointmaze-custom: rows of #, O, G parted by backslashes, '#####\#GOO#\#####'",
         flag_values=fv,

@@ -32,12 +32,22 @@ class Trained(NamedTuple):
     quality: str
 
 
+class Scripted(NamedTuple):
+    """A dataset of scripted agents some of whose actions are uniform, made in seconds."""
+
+    env: str
+    quality: str
+    behaviour: str  # a name in envs.mpe.BEHAVIOURS
+    noise: float  # chance of a uniform action, of each agent at each step
+    power: float | None = None  # a learner's buffer: the chance falls from 1 as 1 - (1 - noise) u**power, u from 0 to 1
+
+
 class Arguments(NamedTuple):
     """What a dataset is made with beside its name; the defaults are those of a dataset named without arguments."""
 
     seed: int = 0
     num_steps: int = 200_000
-    noise: float | None = None  # mazes: in the place of the quality's own
+    noise: float | None = None  # mazes, mpe: in the place of the quality's own
     backend: str = "spring"  # of a trained behaviour's physics
     behaviour_seed: int = 0
     train_steps: int = 2_621_440
@@ -69,6 +79,28 @@ QUALITIES: Mapping[str, str] = {
     "medium-expert": "half medium, half expert",
 }
 TRAINED_ENVS = ("brax-halfcheetah", "brax-hopper", "brax-walker2d", "brax-ant")
+SCRIPTED_QUALITIES: Mapping[str, str] = {
+    "random": "uniform actions",
+    "medium": "a fair script, many of its actions uniform",
+    "expert": "a good script, some of its actions uniform",
+    "replay": "from random to medium in order, as a learner's buffer",
+}
+# The chances give about the mean and deviation of normalised scores that OMAR's datasets have (docs/mpe.md).
+_SCRIPTED = (
+    Scripted("mpe-spread", "random", "assignment", 1.0),
+    Scripted("mpe-spread", "medium", "fixed", 0.77),
+    Scripted("mpe-spread", "expert", "assignment", 0.47),
+    Scripted("mpe-spread", "replay", "fixed", 0.77, power=1.0),
+    Scripted("mpe-tag", "random", "lead_chase", 1.0),
+    Scripted("mpe-tag", "medium", "lead_chase", 0.43),
+    Scripted("mpe-tag", "expert", "lead_chase", 0.0),
+    Scripted("mpe-tag", "replay", "lead_chase", 0.43, power=11.0),
+    Scripted("mpe-world", "random", "lead_chase", 1.0),
+    Scripted("mpe-world", "medium", "lead_chase", 0.25),
+    Scripted("mpe-world", "expert", "lead_chase", 0.04),
+    Scripted("mpe-world", "replay", "lead_chase", 0.25, power=7.0),
+)
+SCRIPTED_ENVS = tuple(dict.fromkeys(made.env for made in _SCRIPTED))
 
 _MAZES = {
     f"pointmaze-{size}{'-multi' if multi else ''}{'-dense' if dense else ''}": (size, dense, multi)
@@ -81,11 +113,12 @@ _WALKED = {  # every name without a quality, and with each that has a name of it
     for quality, noise in MAZE_QUALITIES.items()
     for name, (size, dense, multi) in _MAZES.items()
 }
-GENERATED: Mapping[str, Maze | Rooms | Trained] = {
+GENERATED: Mapping[str, Maze | Rooms | Trained | Scripted] = {
     **{name: made for name, made in _WALKED.items() if made.size != "custom"},
     "rooms": Rooms(MAZE_QUALITIES["noisy"]),
     "rooms-waypoint": Rooms(MAZE_QUALITIES["waypoint"]),
     **{f"{env}-{quality}": Trained(env, quality) for env in TRAINED_ENVS for quality in QUALITIES},
+    **{f"{made.env}-{made.quality}": made for made in _SCRIPTED},
 }
 CUSTOM: Mapping[str, Maze] = {name: made for name, made in _WALKED.items() if made.size == "custom"}
 
@@ -145,19 +178,21 @@ def with_quality(name: str, quality: str | None) -> str:
       KeyError: an unknown quality or name.
       ValueError: an environment that needs a quality and has none.
     """
+    qualities: dict[str, Mapping[str, object]] = {
+        **dict.fromkeys(TRAINED_ENVS, QUALITIES),
+        **dict.fromkeys(SCRIPTED_ENVS, SCRIPTED_QUALITIES),
+        **dict.fromkeys([*_MAZES, "rooms"], MAZE_QUALITIES),
+    }
+    known = qualities.get(name, {})
     if quality is None:
-        if name in TRAINED_ENVS:
-            raise ValueError(f"{name}: no quality; give --quality={'|'.join(QUALITIES)}.")
+        if known and known is not MAZE_QUALITIES:
+            raise ValueError(f"{name}: no quality; give --quality={'|'.join(known)}.")
         return name
-    walked = [*_MAZES, "rooms"]
-    if name not in TRAINED_ENVS and name not in walked:
-        raise KeyError(
-            f"no environment {name!r} to give a --quality to; {did_you_mean(name, [*TRAINED_ENVS, *walked])}"
-        )
-    known = QUALITIES if name in TRAINED_ENVS else MAZE_QUALITIES
+    if not known:
+        raise KeyError(f"no environment {name!r} to give a --quality to; {did_you_mean(name, qualities)}")
     if quality not in known:
         raise unknown_name(f"quality of {name}", quality, known)
-    return name if name in walked and quality == "noisy" else f"{name}-{quality}"
+    return name if known is MAZE_QUALITIES and quality == "noisy" else f"{name}-{quality}"
 
 
 def dataset_path(name: str, root: pathlib.Path | None = None, arguments: Arguments = Arguments()) -> pathlib.Path:  # noqa: B008 - immutable
