@@ -86,7 +86,7 @@ def _make(argv: list[str]) -> int:
     fv, usual = flags.FlagValues(), catalog.Arguments()
     flags.DEFINE_string(
         "quality", None, f"of a maze {'|'.join(catalog.MAZE_QUALITIES)}; of brax {'|'.join(catalog.QUALITIES)}; "
-        f"of mpe {'|'.join(catalog.SCRIPTED_QUALITIES)}", flag_values=fv,
+        f"of mpe {'|'.join(catalog.SCRIPTED_QUALITIES)}; of a game see docs/games.md", flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_integer("seed", usual.seed, "seed of the rows", 0, LARGEST_SEED, flag_values=fv)
     flags.DEFINE_integer("steps", usual.num_steps, "rows to make", lower_bound=2, flag_values=fv)

@@ -23,6 +23,7 @@ import numpy as np
 from jaxdiff import behaviour as behaviours
 from jaxdiff import envs
 from jaxdiff.behaviour import Behaviour, PPOSettings
+from jaxdiff.cli import make_games
 from jaxdiff.data import card as cards
 from jaxdiff.data import catalog, scripted, waypoint, writer
 from jaxdiff.data.catalog import Arguments
@@ -63,6 +64,10 @@ def make(
     _check_meaning(name, made, arguments, behaviour_file)
     if isinstance(made, catalog.Scripted):
         return _make_scripted(name, path, made, arguments)
+    if isinstance(made, catalog.Game):
+        with _on_cpu():
+            columns, origin = make_games.rows_of(name, made, arguments)
+        return writer.write(path, columns, origin)
     if not isinstance(made, catalog.Trained):
         return _make_walk(name, path, made, arguments)
     env = envs.make(made.env, backend=arguments.backend)
@@ -259,7 +264,7 @@ def _physics(layout: tuple[str, ...]) -> waypoint.Physics:
 
 def _check_meaning(
     name: str,
-    made: catalog.Maze | catalog.Rooms | catalog.Trained | catalog.Scripted,
+    made: catalog.Maze | catalog.Rooms | catalog.Trained | catalog.Scripted | catalog.Game,
     arguments: Arguments,
     behaviour_file: pathlib.Path | None,
 ) -> None:
@@ -277,6 +282,7 @@ def _check_meaning(
     is_trained = isinstance(made, catalog.Trained)
     heedless: tuple[str, ...] = ("noise",) if is_trained else ("backend", "behaviour_seed", "train_steps")
     heedless += () if name in catalog.CUSTOM else ("maze",)
+    heedless += ("noise",) if isinstance(made, catalog.Game) else ()
     given = [f"--{field}" for field in heedless if getattr(arguments, field) != getattr(usual, field)]
     if not is_trained and behaviour_file is not None:
         given.append("--behaviour")

@@ -42,6 +42,13 @@ class Scripted(NamedTuple):
     power: float | None = None  # a learner's buffer: the chance falls from 1 as 1 - (1 - noise) u**power, u from 0 to 1
 
 
+class Game(NamedTuple):
+    """A dataset of a coordination game, drawn from a table or a search, made in seconds."""
+
+    env: str
+    quality: str
+
+
 class Arguments(NamedTuple):
     """What a dataset is made with beside its name; the defaults are those of a dataset named without arguments."""
 
@@ -101,6 +108,25 @@ _SCRIPTED = (
     Scripted("mpe-world", "replay", "lead_chase", 0.25, power=7.0),
 )
 SCRIPTED_ENVS = tuple(dict.fromkeys(made.env for made in _SCRIPTED))
+GAME_QUALITIES: Mapping[str, Mapping[str, str]] = {
+    "game-xor": {
+        "02": "always the joint action (0, 1)",
+        "02_20": "(0, 1) or (1, 0), both as often",
+        "00_02_20": "(0, 0), (0, 1) or (1, 0), all as often",
+        "random": "uniform actions",
+    },
+    "game-bridge": {
+        "optimal": "the crossings with the fewest steps of both agents together, all 16 as often",
+        "mixed": "in turns an episode of uniform actions and an optimal one",
+        "random": "uniform actions",
+    },
+    "game-landmarks": {
+        "optimal": "a landmark for every agent, who where being drawn anew each time",
+        "random": "uniform points",
+    },
+    "game-payoff": {"random": "uniform actions"},
+    "game-mixture": {"samples": "samples of the mixture"},
+}
 
 _MAZES = {
     f"pointmaze-{size}{'-multi' if multi else ''}{'-dense' if dense else ''}": (size, dense, multi)
@@ -113,12 +139,13 @@ _WALKED = {  # every name without a quality, and with each that has a name of it
     for quality, noise in MAZE_QUALITIES.items()
     for name, (size, dense, multi) in _MAZES.items()
 }
-GENERATED: Mapping[str, Maze | Rooms | Trained | Scripted] = {
+GENERATED: Mapping[str, Maze | Rooms | Trained | Scripted | Game] = {
     **{name: made for name, made in _WALKED.items() if made.size != "custom"},
     "rooms": Rooms(MAZE_QUALITIES["noisy"]),
     "rooms-waypoint": Rooms(MAZE_QUALITIES["waypoint"]),
     **{f"{env}-{quality}": Trained(env, quality) for env in TRAINED_ENVS for quality in QUALITIES},
     **{f"{made.env}-{made.quality}": made for made in _SCRIPTED},
+    **{f"{env}-{quality}": Game(env, quality) for env, known in GAME_QUALITIES.items() for quality in known},
 }
 CUSTOM: Mapping[str, Maze] = {name: made for name, made in _WALKED.items() if made.size == "custom"}
 
@@ -181,6 +208,7 @@ def with_quality(name: str, quality: str | None) -> str:
     qualities: dict[str, Mapping[str, object]] = {
         **dict.fromkeys(TRAINED_ENVS, QUALITIES),
         **dict.fromkeys(SCRIPTED_ENVS, SCRIPTED_QUALITIES),
+        **GAME_QUALITIES,
         **dict.fromkeys([*_MAZES, "rooms"], MAZE_QUALITIES),
     }
     known = qualities.get(name, {})

@@ -12,7 +12,8 @@ import functools
 import inspect
 from typing import Any
 
-from jaxdiff.envs import brax_env, mpe, pointmaze, probes, rooms
+from jaxdiff.envs import brax_env, bridge, games, jumanji_env, mabrax, mpe, pointmaze, probes, rooms
+from jaxdiff.envs.discrete import bits
 from jaxdiff.envs.host import HOST_ENVS, HostEnv, is_host, make_host
 from jaxdiff.envs.wrappers import AutoResetState, auto_reset
 from jaxdiff.suggest import unknown_name
@@ -25,6 +26,7 @@ __all__ = [
     "AutoResetState",
     "HostEnv",
     "auto_reset",
+    "bits",
     "is_host",
     "make",
     "make_host",
@@ -54,6 +56,16 @@ ENVS: dict[str, Callable[..., Env]] = {
     "brax-walker2d": functools.partial(_brax, "walker2d"),
     "brax-ant": functools.partial(_brax, "ant"),
     **{f"mpe-{task}": functools.partial(mpe.mpe, task) for task in mpe.TASKS},
+    **{f"mabrax-{task}": functools.partial(mabrax.mabrax, task) for task in mabrax.TASKS},
+    "jumanji-rware": jumanji_env.rware,
+    "jumanji-lbf": jumanji_env.lbf,
+    "jumanji-connector": jumanji_env.connector,
+    "jumanji-cleaner": jumanji_env.cleaner,
+    "game-xor": games.xor,
+    "game-bridge": bridge.bridge,
+    "game-landmarks": games.landmarks,
+    "game-payoff": games.payoff,
+    "game-mixture": games.mixture,
     "probe-constant": probes.constant,
     "probe-obs": probes.obs,
     "probe-delay": probes.delay,
@@ -71,7 +83,8 @@ def make(name: str, **options: Any) -> Env:
       name: a key of ENVS or CUSTOM_MAZES. A name starting with "gymnasium-" runs on the host: see `make_host`.
       **options: keyword arguments of the factory: `max_episode_steps` (pointmaze, brax, rooms, mpe), `dense`,
         `multi`, `goal` (pointmaze), `maze` (pointmaze-custom, which needs it), `wanted`, `avoided` (rooms), `backend`
-        (brax), `force`, `speed_scale`, `sensitivity_scale`, `prey` (mpe), `delay` (probe-recall).
+        (brax, mabrax), `force`, `speed_scale`, `sensitivity_scale`, `prey` (mpe), `obsk`, `root` (mabrax),
+        `num_agents` and sizes (jumanji, game-landmarks), `matrix` (game-payoff), `delay` (probe-recall).
 
     Returns:
       Env; `env.spec.name == name` unless an option renames it.
