@@ -3,12 +3,13 @@
   jaxdiff data list                              what can be made, what is on disk, what is public
   jaxdiff data make NAME [--quality --seed ...]  make a dataset from a seed (docs/data.md: what repeats)
   jaxdiff data make pointmaze-custom --maze=ROWS --out=FILE     in a maze of your own (docs/mazes.md)
-  jaxdiff data info FILE                         check a file and describe it
-  jaxdiff data import FILE --out=NEW.hdf5        check a file and store it as D4RL-schema HDF5, with a card
+  jaxdiff data info FILE                         check a file or folder and describe it
+  jaxdiff data import FILE --out=NEW.hdf5        check it and store it as D4RL-schema HDF5, with a card
   jaxdiff data fetch NAME|URL [--sha256=HASH]    download a public file; a broken download goes on where it stopped
 
 Files go to $JAXDIFF_DATA, by default ~/.cache/jaxdiff/data; formats that are read: D4RL HDF5, Minari HDF5, OGBench
-.npz, and any .npz with the arrays of a D4RL file.
+.npz, any .npz with the arrays of a D4RL file, and folders of data with agents: .npy of OMAR and MADiff, OG-MARL's
+vaults (docs/data.md).
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +25,7 @@ from jaxdiff import envs
 from jaxdiff.cli.make_data import make
 from jaxdiff.data import card as cards
 from jaxdiff.data import catalog, download, reference, sources, writer
-from jaxdiff.data.columns import time_limits
+from jaxdiff.data.columns import content_sha256, first_agents, time_limits
 from jaxdiff.io import files
 from jaxdiff.suggest import did_you_mean, unknown_name
 
@@ -46,14 +47,15 @@ def ensure(name_or_path: str | os.PathLike[str]) -> pathlib.Path:
 
     Raises:
       KeyError: an unknown name.
-      FileNotFoundError: a path without a file.
+      FileNotFoundError: a path with nothing there.
+      ValueError: a folder that is no dataset.
     """
     path = catalog.resolve(name_or_path)
     name = os.fspath(name_or_path)
     if name in catalog.GENERATED and not path.exists():
         print(f"making {name} at {path} ...", file=sys.stderr)
         make(name, path)
-    sources.require_file(path)
+    sources.require_data(path)
     return path
 
 
@@ -167,10 +169,11 @@ def _info(argv: list[str]) -> int:
     if given is None:
         return 0
     path = catalog.resolve(given)
-    columns = sources.load_columns(path, fv.format)
-    _, info = sources.load(path, fv.format, max_episode_steps=fv.max_episode_steps)
+    columns = sources.load_columns(path, fv.format, reading=_reading(fv))
+    _, info = sources.cut(columns, path, fv.format, max_episode_steps=fv.max_episode_steps)
     truncated = time_limits(columns, str(path), fv.max_episode_steps)
-    print(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
+    size = sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
+    print(f"{path} ({size / 1e6:.1f} MB)")
     for name, array in columns.named().items():
         print(f"  {name:18} {str(array.shape):18} {array.dtype.name:8} {_describe_values(array)}")
     agents = f", {info.num_agents} agents" if info.num_agents else ""
@@ -181,6 +184,10 @@ def _info(argv: list[str]) -> int:
     if info.reference_scores and info.return_mean is not None:
         score = reference.normalised_score(info.return_mean, info.reference_scores)
         print(f"normalised return  {score:.1f} (0 random: {info.reference_scores[0]}, 100: {info.reference_scores[1]})")
+    if path.is_dir():
+        print(f"sha256             {info.sha256} (content)")
+        print(f"card               none, it is a folder; `jaxdiff data import` writes {info.name}.hdf5 with one")
+        return 0
     print(f"sha256             {cards.file_sha256(path)} (file)\n                   {info.sha256} (content)")
     card = cards.read_card(path)
     if card is None:
@@ -196,6 +203,7 @@ def _import(argv: list[str]) -> int:
     _define_reading(fv)
     flags.DEFINE_string("out", None, "file to write, .hdf5", flag_values=fv)
     flags.DEFINE_float("action_limit", 1.0, "actions are divided by this, to lie in [-1, 1]", 1e-6, flag_values=fv)
+    flags.DEFINE_integer("agents", None, "keep the first so many agents; default: all", 1, flag_values=fv)
     flags.DEFINE_string("name", None, "name of the dataset; default: that of the new file", flag_values=fv)
     flags.DEFINE_string("env", None, "name of the jaxdiff environment that the data's task is", flag_values=fv)
     flags.DEFINE_string("licence", "unknown", "licence of the data, for the card", flag_values=fv)
@@ -207,19 +215,28 @@ def _import(argv: list[str]) -> int:
     if fv.env is not None and fv.env not in (known := [*envs.ENVS, *envs.CUSTOM_MAZES, *envs.HOST_ENVS]):
         raise unknown_name("environment", fv.env, known)
     path, out = catalog.resolve(given), pathlib.Path(fv.out).expanduser()
-    columns = sources.load_columns(path, fv.format, action_limit=fv.action_limit)
-    card = cards.verify(path, columns) if fv.action_limit == 1.0 else None  # else the rows are not those of its card
+    columns = sources.load_columns(path, fv.format, action_limit=fv.action_limit, reading=_reading(fv))
+    arguments = {"action_limit": fv.action_limit}
+    if path.is_dir():
+        card = None
+        options = ("max_episode_steps", "num_actions", "pad")
+        arguments |= {"content_sha256": content_sha256(columns), **{key: fv[key].value for key in options}}
+    else:
+        # With another limit the rows are not those of its card.
+        card = cards.verify(path, columns) if fv.action_limit == 1.0 else None
+        arguments |= {"sha256": cards.file_sha256(path)}
+    if fv.agents is not None:
+        columns, arguments["agents"] = first_agents(columns, fv.agents, str(path)), fv.agents
     _check_out(out)
-    name = fv.name or out.stem
-    arguments = {"sha256": cards.file_sha256(path), "action_limit": fv.action_limit}
+    name, given_name = fv.name or out.stem, sources.name_of(path, fv.format)
     origin = cards.Origin(
         name=name,
-        generator=f"imported from {path.name}",
+        generator=f"imported from {given_name if path.is_dir() else path.name}",
         licence=fv.licence,
         env=fv.env,
         arguments=arguments,
-        reference_scores=reference.reference_scores(name) or reference.reference_scores(path.stem),
-        true_next_observations=card is not None and card.true_next_observations,
+        reference_scores=sources.published_scores(name, columns) or sources.published_scores(given_name, columns),
+        true_next_observations=sources.has_true_next_observations(path, fv.format, card),
     )
     written = writer.write(out, columns, origin, max_episode_steps=fv.max_episode_steps, source=str(path))
     print(f"{out}: {written.num_rows} rows, {written.num_transitions} transitions, sha256 {written.sha256[:16]}")
@@ -236,10 +253,19 @@ COMMANDS: Mapping[str, Callable[[list[str]], int]] = {
 
 
 def _define_reading(fv: flags.FlagValues) -> None:
-    flags.DEFINE_string("format", None, f"{', '.join(sources.SOURCES)}; default: tell by the file", flag_values=fv)
+    known = ", ".join([*sources.SOURCES, *sources.FOLDERS])
+    flags.DEFINE_string("format", None, f"{known}; default: tell by the file or folder", flag_values=fv)
     flags.DEFINE_integer(
         "max_episode_steps", None, "time limit of the task, for files without timeouts", 1, flag_values=fv
     )
+    flags.DEFINE_integer(
+        "num_actions", None, "folders: how many discrete actions; default: as the data show", 1, flag_values=fv
+    )
+    flags.DEFINE_bool("pad", False, "folders: fill narrower agents' observations up with zeros", flag_values=fv)
+
+
+def _reading(fv: flags.FlagValues) -> sources.Reading:
+    return sources.Reading(fv.max_episode_steps, fv.num_actions, fv.pad)
 
 
 def _parse(fv: flags.FlagValues, argv: list[str], *, positional: str) -> str | None:

@@ -52,7 +52,8 @@ def check(arrays: Mapping[str, np.ndarray], source: str, *, action_limit: float 
     """Turns a file's raw arrays into Columns, or says in one line what is wrong with them.
 
     Args:
-      arrays: name -> array under D4RL names; others are ignored. (N, 1) rewards, terminals and timeouts are squeezed.
+      arrays: name -> array under D4RL names, and extras under infos/; others are ignored. (N, 1) rewards, terminals
+        and timeouts are squeezed.
       source: how to name the file in an error.
       action_limit: actions are stored in [-action_limit, action_limit] and divided by it.
 
@@ -90,7 +91,24 @@ def check(arrays: Mapping[str, np.ndarray], source: str, *, action_limit: float 
         next_obs = _floats(arrays["next_observations"], "next_observations", source)
         if next_obs.shape != obs.shape:
             raise ValueError(f"{source}: next_observations has shape {next_obs.shape}, observations {obs.shape}.")
-    return Columns(obs, _in_box(action, source), reward, terminated, truncated, next_obs)
+    extras = {name: array for name, array in arrays.items() if name.startswith("infos/")}
+    return Columns(obs, _in_box(action, source), reward, terminated, truncated, next_obs, extras)
+
+
+def first_agents(columns: Columns, count: int, source: str) -> Columns:
+    """The rows of the first `count` agents; extras stay whole.
+
+    Raises:
+      ValueError: data without agents, or with fewer.
+    """
+    there = columns.obs.shape[1] if columns.obs.ndim == 3 else None
+    if there is None or not 1 <= count <= there:
+        raise ValueError(f"{source}: the first {count} agents are wanted, and it has {there or 'none'}.")
+    kept = {}
+    for name, array in columns._asdict().items():
+        per_agent = isinstance(array, np.ndarray) and array.ndim > 1
+        kept[name] = array[:, :count] if per_agent else array
+    return Columns(**kept)
 
 
 def to_dataset(

@@ -1,6 +1,7 @@
 """Random and expert returns that D4RL's normalised scores stand on."""
 
 from collections.abc import Mapping
+import re
 from typing import TypeVar
 
 import numpy as np
@@ -39,6 +40,17 @@ SCORES: Mapping[str, tuple[float, float]] = {
     "maze2d-eval-large-v1": (16.4, 302.22),
 }
 
+# (return of uniform actions, return of the expert) of OMAR's particle tasks, by the names that its folders have. Every
+# score in its tables and in those of its successors stands on them; tasks of other makers have other returns.
+TEAM_SCORES: Mapping[str, tuple[float, float]] = {
+    "simple_spread": (159.8, 516.8),
+    "simple_tag": (-4.1, 185.6),
+    "simple_world": (-6.8, 79.5),
+}
+_TEAM_NAME = re.compile(
+    rf"({'|'.join(TEAM_SCORES)})(-(random|medium|medium-replay|expert|medium-expert|random-medium))?(-seed\d+)?"
+)
+
 # What may follow an environment's name in a dataset's name. Other words mean another task, with no known scores.
 _LOCOMOTION = {"random", "medium", "expert", "replay", "full", "mixed", "simple"}
 _ADROIT = {"human", "cloned", "expert"}
@@ -56,8 +68,10 @@ def reference_scores(name: str) -> tuple[float, float] | None:
 
     "hopper", "hopper-medium-v2", "hopper_medium_replay", "Hopper-v5" and "gymnasium-Hopper-v5" give one pair. A maze2d
     name without a version means v1 (v0 for open). Other simulators of the same body, "brax-hopper", give None: their
-    returns are not on D4RL's scale.
+    returns are not on D4RL's scale. Names of OMAR's data give `team_scores`.
     """
+    if (team := team_scores(name)) is not None:
+        return team
     words = name.lower().replace("_", "-").removeprefix("gymnasium-").split("-")
     version = words.pop() if len(words) > 1 and words[-1][:1] == "v" and words[-1][1:].isdigit() else None
     if words[0] == "maze2d":
@@ -67,6 +81,18 @@ def reference_scores(name: str) -> tuple[float, float] | None:
     env = "-".join(words[:2]) if words[0] == "minigrid" else words[0]
     known = set(words[len(env.split("-")) :]) <= _WORDS.get(env, set())
     return SCORES.get(env) if known else None
+
+
+def team_scores(name: str) -> tuple[float, float] | None:
+    """(random, expert) returns of OMAR's own data by its folders' names, "simple_tag-medium-replay"; None for others.
+
+    A return is the mean over agents, which is any predator's own in simple_tag and simple_world. An expert's data score
+    more than 100 there.
+
+    Reference: Pan et al. 2022 (OMAR), arXiv:2111.11188, and its code.
+    """
+    match = _TEAM_NAME.fullmatch(name)
+    return TEAM_SCORES[match[1]] if match else None
 
 
 def normalised_score(episode_return: Return, reference: tuple[float, float]) -> Return:

@@ -59,3 +59,19 @@ def test_arrays_keep_their_shape():
 def test_a_reversed_pair_is_refused():
     with pytest.raises(ValueError, match=r"\(random, expert\) with expert > random"):
         normalised_score(1.0, (3.0, 2.0))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("simple_spread", (159.8, 516.8)),
+        ("simple_tag-medium-replay", (-4.1, 185.6)),
+        ("simple_world-random-seed3", (-6.8, 79.5)),
+        ("simple_tag-mine", None),
+        ("mpe-tag", None),
+        ("simple_adversary-expert", None),
+        ("HalfCheetah-v2-expert", None),
+    ],
+)
+def test_omar_s_constants_are_for_names_of_its_own_folders(name, expected):
+    assert reference_scores(name) == expected
