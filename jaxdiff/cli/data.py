@@ -59,6 +59,23 @@ def ensure(name_or_path: str | os.PathLike[str]) -> pathlib.Path:
     return path
 
 
+def ensure_all(names: str | os.PathLike[str]) -> list[pathlib.Path]:
+    """Paths of a dataset, or of several joined by "+", "medium.hdf5+expert.hdf5"; each as `ensure` gives it.
+
+    A "+" in the name of something that exists is part of its name.
+
+    Raises:
+      ValueError: a "+" with nothing on one side; the rest as `ensure` does.
+    """
+    text = os.fspath(names)
+    if "+" not in text or pathlib.Path(text).expanduser().exists():
+        return [ensure(text)]
+    parts = [part.strip() for part in text.split("+")]
+    if not all(parts):
+        raise ValueError(f"dataset {text!r}: a name is missing beside a '+'; join names or paths, as A+B.")
+    return [ensure(part) for part in parts]
+
+
 def _list(argv: list[str]) -> int:
     _parse(flags.FlagValues(), argv, positional="")
     root = catalog.data_root()

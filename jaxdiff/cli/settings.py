@@ -15,6 +15,7 @@ from jaxdiff.suggest import did_you_mean
 OLDER_RUNS: Mapping[str, Any] = {
     "normalise_reward": False,
     "reward_transform": "none",
+    "reweight": (),
     "history": 1,
     "action_chunk": 1,
     "online": {"num_envs": 0},
@@ -80,7 +81,8 @@ def base_config(algorithm: str) -> ConfigDict:
             # Tasks with agents: how a method of one agent becomes theirs, one of WRAPPERS; "" if it is made for agents.
             "agents": "" if algorithm in METHODS else "independent",
             "shared_noise": False,  # agents draw the same noise while acting
-            "dataset": "pointmaze-umaze",  # a file, or a name of `jaxdiff data list`
+            "dataset": "pointmaze-umaze",  # a file or folder, or a name of `jaxdiff data list`; A+B joins two
+            "reweight": (),  # an episode counts once more for each return, or quantile as "q0.75", that it reaches
             "normalise_obs": False,  # centre and scale observations by the dataset's statistics
             # Loops that act: environments side by side (0: offline, on the dataset) and their sizes, see jaxdiff.train.
             "online": {
@@ -139,6 +141,11 @@ def check_sizes(config: Mapping[str, Any]) -> None:
             f"config.dataset={config['dataset']!r} has no use while config.online.num_envs="
             f"{config['online']['num_envs']}: members learn from what they live through. Give --config.dataset= "
             "without a name; trained networks to start from are --config.init_from=RUN."
+        )
+    if is_online(config) and setting(config, "reweight"):
+        raise ValueError(
+            f"config.reweight={tuple(config['reweight'])} has no use while config.online.num_envs="
+            f"{config['online']['num_envs']}: it is of datasets; leave it empty."
         )
     if not is_online(config) and not config["dataset"]:
         raise ValueError("config.dataset is empty; give a file or a name, or act online: --config.online.num_envs=8.")

@@ -11,7 +11,7 @@ from jaxdiff import data, envs, multi
 from jaxdiff.algorithms.normalise import normalise_obs, normalise_obs_running, obs_statistics
 from jaxdiff.algorithms.windows import windowed
 from jaxdiff.cli import pretrained
-from jaxdiff.cli.data import ensure
+from jaxdiff.cli.data import ensure_all
 from jaxdiff.cli.loops import make_loop
 from jaxdiff.cli.rewards import reward_transform, transform_rewards
 from jaxdiff.cli.settings import algorithm_module, is_online, make_settings, setting
@@ -62,9 +62,11 @@ def make_env(config: Mapping[str, Any]) -> Env | envs.HostEnv:
 
 
 def load_dataset(config: Mapping[str, Any]) -> tuple[data.Dataset, data.DatasetInfo]:
-    """The dataset of a config, on the host; one that can be generated is made when it is missing."""
+    """The dataset of a config, on the host, of several joined by "+"; what can be generated is made when missing."""
     transform = reward_transform(setting(config, "reward_transform"))
-    dataset, info = data.load(ensure(config["dataset"]))
+    loaded = [data.load(path) for path in ensure_all(config["dataset"])]
+    dataset, info = data.join([part for part, _ in loaded], [facts for _, facts in loaded])
+    dataset = data.reweight(dataset, setting(config, "reweight"))  # thresholds are in the data's own rewards
     dataset = transform_rewards(dataset, transform)
     return scale_rewards(dataset, reward_scale(config, dataset)), info
 

@@ -1,6 +1,7 @@
 """Files and generators -> one dataset -> batches inside jit."""
 
 from jaxdiff.data.dataset import Dataset, DatasetInfo, sample_batch, to_device
+from jaxdiff.data.joining import join
 from jaxdiff.data.normaliser import NORMALISERS, Normaliser, blank_normaliser, check_normaliser, fit_normaliser
 from jaxdiff.data.reference import normalised_score, reference_scores
 from jaxdiff.data.reweight import reweight
@@ -31,6 +32,7 @@ __all__ = [
     "check_padding",
     "check_segment",
     "fit_normaliser",
+    "join",
     "load",
     "normalised_score",
     "reference_scores",

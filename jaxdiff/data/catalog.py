@@ -96,7 +96,7 @@ SCRIPTED_QUALITIES: Mapping[str, str] = {
 _SCRIPTED = (
     Scripted("mpe-spread", "random", "assignment", 1.0),
     Scripted("mpe-spread", "medium", "fixed", 0.77),
-    Scripted("mpe-spread", "expert", "assignment", 0.47),
+    Scripted("mpe-spread", "expert", "assignment", 0.45),
     Scripted("mpe-spread", "replay", "fixed", 0.77, power=1.0),
     Scripted("mpe-tag", "random", "lead_chase", 1.0),
     Scripted("mpe-tag", "medium", "lead_chase", 0.43),
@@ -160,7 +160,15 @@ PUBLISHED = (
         ".npz of state tasks, read as is; no rewards inside",
     ),
     Published(
-        "OG-MARL", "see the page", "https://huggingface.co/datasets/InstaDeepAI/og-marl", "export to .npz with agents"
+        "OG-MARL", "see the page", "https://huggingface.co/datasets/InstaDeepAI/og-marl",
+        "unpacked vaults, NAME.vlt/QUALITY, read as is"
+    ),
+    Published(
+        "OMAR", "none given", "https://github.com/ling-pan/OMAR", "folders of .npy, TASK/QUALITY/seed_K_data, read as is"
+    ),
+    Published(
+        "MADiff", "see the page", "https://huggingface.co/datasets/Avada11/MADiff-Datasets",
+        "folders of .npy with path_lengths.npy, read as is",
     ),
 )  # fmt: skip
 

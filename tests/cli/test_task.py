@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jaxdiff.cli.settings import base_config
+from jaxdiff.cli.settings import base_config, check_sizes
 from jaxdiff.cli.task import check_fit, discounted_returns, load_dataset, make_env, make_task, reward_scale
 from jaxdiff.data import Dataset
 from jaxdiff.envs import probes
@@ -57,6 +57,33 @@ def test_rewards_are_scaled_and_nothing_else(bandit_data):
     np.testing.assert_allclose(scaled.transitions.reward, 4.0 * np.asarray(plain.transitions.reward), rtol=1e-6)
     for field in ("obs", "action", "discount", "next_obs"):
         np.testing.assert_array_equal(getattr(scaled.transitions, field), getattr(plain.transitions, field))
+
+
+def test_returns_to_reweight_by_are_the_data_s_own_whatever_happens_to_rewards(bandit_data):
+    plain, _ = load_dataset(bandit_config(bandit_data))
+    reward = np.asarray(plain.transitions.reward)  # of episodes of one step
+    threshold = float(np.quantile(reward, 0.9))
+    config = bandit_config(bandit_data, reweight=(threshold, "q0.5"), reward_scale=100.0)
+    weighted, _ = load_dataset(config)
+    expected = 1 + (reward >= threshold) + (reward >= np.quantile(reward, 0.5))
+    np.testing.assert_array_equal(np.bincount(weighted.draws), expected)
+    assert plain.draws is None
+    with pytest.raises(ValueError, match="no episode's return reaches"):
+        load_dataset({**config, "reweight": (float(reward.max()) + 1.0,)})
+
+
+def test_reweighting_is_of_data_and_refused_online(bandit_data):
+    config = bandit_config(bandit_data, reweight=(1.0,), dataset="")
+    config["online"]["num_envs"] = 4
+    with pytest.raises(ValueError, match=r"config.reweight=\(1.0,\) has no use while config.online.num_envs=4"):
+        check_sizes(config)
+
+
+def test_a_config_joins_datasets_by_a_plus(bandit_data):
+    one, known = load_dataset(bandit_config(bandit_data))
+    two, info = load_dataset(bandit_config(bandit_data, dataset=f"{bandit_data}+{bandit_data}"))
+    assert two.num_transitions == 2 * one.num_transitions
+    assert [part.sha256 for part in info.parts] == [known.sha256] * 2
 
 
 def test_a_task_has_data_and_environment_of_one_size(bandit_data):

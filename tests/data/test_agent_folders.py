@@ -7,6 +7,7 @@ from agent_folders import A, agent_rows, save_agents, save_team, save_vault, tea
 import numpy as np
 import pytest
 
+from jaxdiff.cli.data import ensure_all
 from jaxdiff.cli.main import main
 from jaxdiff.data import load
 from jaxdiff.data.card import read_card
@@ -270,6 +271,7 @@ def test_a_folder_of_folders_says_what_to_give(tmp_path):
 
 def test_info_and_import_take_a_folder(tmp_path, capsys):
     path = save_agents(tmp_path / "simple_spread" / "expert" / "seed_0_data", agent_rows(50))
+    assert ensure_all(path.parent) == [path.parent]
     assert main(["data", "info", str(path.parent)]) == 0
     out = capsys.readouterr().out
     assert "50, 3 agents, in 2 episodes" in out
