@@ -71,6 +71,11 @@ def rware(
         warehouse = from_jumanji.generator.RandomGenerator(
             shelf_rows, shelf_columns, column_height, num_agents, sensor_range, request_queue_size=2 * num_agents
         )
+        if warehouse.not_in_queue_size < 0:
+            raise ValueError(
+                f"jumanji-rware: {len(warehouse.shelf_ids)} shelves are too few to request {2 * num_agents} at a time "
+                f"of num_agents={num_agents}; take fewer agents or a larger warehouse."
+            )
         return from_jumanji.RobotWarehouse(warehouse, time_limit=NO_LIMIT)
 
     return _adapt("rware", simulator, lambda seen: seen.agents_view, num_agents, max_episode_steps)
