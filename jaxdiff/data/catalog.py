@@ -164,7 +164,7 @@ PUBLISHED = (
         "unpacked vaults, NAME.vlt/QUALITY, read as is"
     ),
     Published(
-        "OMAR", "none given", "https://github.com/ling-pan/OMAR", "folders of .npy, TASK/QUALITY/seed_K_data, read as is"
+        "OMAR", "none given", "https://github.com/ling-pan/OMAR", "folders of .npy, TASK/QUALITY/seed_K_data, as is"
     ),
     Published(
         "MADiff", "see the page", "https://huggingface.co/datasets/Avada11/MADiff-Datasets",
