@@ -98,12 +98,11 @@ TASKS: dict[str, Task] = {
 }
 
 
-def bodies_of(task: Task, *, force: str, speed_scale: float, sensitivity_scale: float) -> Bodies:
-    """The task's discs, with what `mpe` lets one change."""
-    twice = force == "omar"
+def bodies_of(task: Task, *, power: int, speed_scale: float, sensitivity_scale: float) -> Bodies:
+    """The task's discs, with what `mpe` lets one change; power: how often the acceleration is multiplied in."""
 
     def newtons(acceleration: float | None) -> float:
-        return NO_ACCELERATION if acceleration is None else acceleration**2 if twice else acceleration
+        return NO_ACCELERATION if acceleration is None else acceleration**power
 
     # Without a limit the speed is what the force makes it: up to 2 per axis in spread.
     scale = sensitivity_scale * (speed_scale if np.isinf(task.max_speed) else 1.0)
