@@ -1,0 +1,172 @@
+"""Bodies shared out among agents: index sets against brax's own models, without compiling any physics."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from quick_jit import quick_jit
+
+from jaxdiff.envs import mabrax, make
+from jaxdiff.envs.quiet import quiet_loading
+
+# Per task, joints of every agent.
+SHARES = {
+    "halfcheetah-2x3": [["bthigh", "bshin", "bfoot"], ["fthigh", "fshin", "ffoot"]],
+    "halfcheetah-6x1": [["bthigh"], ["bshin"], ["bfoot"], ["fthigh"], ["fshin"], ["ffoot"]],
+    "ant-2x4": [["hip_1", "ankle_1", "hip_2", "ankle_2"], ["hip_3", "ankle_3", "hip_4", "ankle_4"]],
+    "ant-4x2": [[f"hip_{i}", f"ankle_{i}"] for i in (1, 2, 3, 4)],
+    "hopper-3x1": [["thigh"], ["leg"], ["foot"]],
+    "walker2d-2x3": [["thigh", "leg", "foot"], ["thigh_left", "leg_left", "foot_left"]],
+}
+# Edges between joints, written out by hand.
+EDGES = {
+    "halfcheetah": ["bfoot bshin", "bshin bthigh", "bthigh fthigh", "fthigh fshin", "fshin ffoot"],
+    "hopper": ["thigh leg", "leg foot"],
+    "walker2d": ["foot leg", "leg thigh", "thigh thigh_left", "thigh_left leg_left", "leg_left foot_left"],
+    "ant": [
+        *(f"hip_{i} ankle_{i}" for i in (1, 2, 3, 4)),
+        *("hip_1 hip_2", "hip_1 hip_3", "hip_1 hip_4", "hip_2 hip_3", "hip_2 hip_4", "hip_3 hip_4"),
+    ],
+}
+OBS_DIM = {"halfcheetah": 17, "hopper": 11, "walker2d": 17, "ant": 27}
+
+
+def within(body, start, k):
+    """Joints at most k edges from one of `start`, by walking."""
+    reached = set(start)
+    for _ in range(k):
+        reached |= {joint for edge in EDGES[body] if reached & set(edge.split()) for joint in edge.split()}
+    return reached
+
+
+@pytest.fixture(scope="module")
+def models():
+    """Body -> (joint names by position in q, and in qd, names of what actions drive), as brax's own files have them."""
+    from brax import envs
+    import mujoco
+
+    found = {}
+    with jax.numpy_rank_promotion("allow"), quiet_loading():
+        for body in EDGES:
+            system = envs.get_environment(body, backend="spring").sys
+            names = {
+                joint: mujoco.mj_id2name(system.mj_model, mujoco.mjtObj.mjOBJ_JOINT, joint).removesuffix("_joint")
+                for joint in range(system.mj_model.njnt)
+            }
+            position = {int(system.mj_model.jnt_qposadr[j]): name for j, name in names.items()}
+            velocity = {int(system.mj_model.jnt_dofadr[j]): name for j, name in names.items()}
+            driven = [position[int(q)] for q in system.actuator.q_id]
+            found[body] = (position, velocity, driven, system.q_size(), system.qd_size())
+    return found
+
+
+@pytest.mark.parametrize("body", EDGES)
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+def test_the_tables_are_those_of_braxs_models(body, models):
+    position, velocity, driven, width, speeds = models[body]
+    parents, actuators, root_positions, root_velocities = mabrax.BODIES[body]
+    hidden = width - root_positions - len(parents)  # x, or x and y, which observations leave out
+    assert hidden == (2 if body == "ant" else 1)
+    names = list(parents)
+    assert [position[hidden + root_positions + j] for j in range(len(names))] == names
+    assert [velocity[root_velocities + j] for j in range(len(names))] == names
+    assert tuple(driven) == actuators
+    assert root_velocities + len(names) == speeds
+    assert root_positions + root_velocities + 2 * len(names) == OBS_DIM[body]
+
+
+@pytest.mark.parametrize("root", [True, False])
+@pytest.mark.parametrize("obsk", [0, 1, 2, 9])
+@pytest.mark.parametrize("task", SHARES)
+def test_an_agent_sees_the_joints_within_reach_and_no_others(task, obsk, root):
+    """Every number of the body is moved by itself: who notices?"""
+    body = task.split("-")[0]
+    parts = mabrax.factorise(body, len(SHARES[task]), obsk=obsk, root=root)
+    parents, _, positions, velocities = mabrax.BODIES[body]
+    names, count = list(parents), len(parents)
+    label = ["root"] * positions + names + ["root"] * velocities + names
+    assert len(label) == positions + velocities + 2 * count
+    seen = np.asarray(parts.split_obs(jnp.eye(len(label))))  # [O moved, A, o]
+    for i, own in enumerate(SHARES[task]):
+        near = within(body, own, obsk) | ({"root"} if root else set())
+        np.testing.assert_array_equal(seen[:, i].any(axis=1), [name in near for name in label])
+        assert seen[:, i].sum(axis=1).max() == 1  # nothing twice
+        width = len(own)
+        np.testing.assert_array_equal(
+            seen[positions + np.array([names.index(name) for name in own]), i, :width], np.eye(width)
+        )
+    assert (seen != 0).any(axis=(0, 1)).all()  # somebody uses every number
+
+
+@pytest.mark.parametrize("task", SHARES)
+def test_agents_drive_their_own_joints(task):
+    body = task.split("-")[0]
+    parts = mabrax.factorise(body, len(SHARES[task]))
+    assert [list(own) for own in parts.joints] == SHARES[task]
+    actuators = mabrax.BODIES[body].actuators
+    whole = parts.join_action(jnp.arange(len(actuators)).reshape(len(SHARES[task]), -1))
+    wanted = [name for own in SHARES[task] for name in own]
+    assert [wanted[int(k)] for k in whole] == list(actuators)
+    many = np.random.default_rng(0).uniform(-1, 1, (3, 2, len(actuators))).astype(np.float32)
+    np.testing.assert_array_equal(parts.join_action(parts.split_action(jnp.asarray(many))), many)
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "shape"),
+    [
+        ("halfcheetah-2x3", {}, (2, 13, 3)),  # four joints of angle and speed, and 5 of the root
+        ("halfcheetah-2x3", {"obsk": 0, "root": False}, (2, 6, 3)),  # OMAR's data have these sizes
+        ("halfcheetah-6x1", {}, (6, 11, 1)),
+        ("ant-2x4", {}, (2, 23, 4)),
+        ("ant-4x2", {}, (4, 21, 2)),
+        ("hopper-3x1", {}, (3, 11, 1)),
+        ("walker2d-2x3", {"root": False}, (2, 8, 3)),
+    ],
+)
+def test_sizes_and_names(task, options, shape):
+    env = make(f"mabrax-{task}", **options)
+    spec = env.spec
+    assert (spec.num_agents, spec.obs_dim, spec.action_dim) == shape
+    assert (spec.name, spec.max_episode_steps) == (f"mabrax-{task}", 1000)
+    assert env.facts["joints"] == SHARES[task]
+    assert env.facts["backend"] == "spring"
+    state, obs = jax.eval_shape(env.reset, jax.random.key(0))
+    assert obs.shape == shape[:2]
+
+
+@pytest.mark.slow
+def test_the_team_lives_through_what_the_body_does():
+    team, body = make("mabrax-hopper-3x1", obsk=2), make("brax-hopper")
+    actions = np.random.default_rng(0).uniform(-1, 1, (5, 3)).astype(np.float32)
+
+    def episode(key):
+        (one, seen), (other, obs) = team.reset(key), body.reset(key)
+
+        def step(carry, action):
+            one, mine = team.step(carry[0], action[:, None])
+            other, whole = body.step(carry[1], action)
+            return (one, other), (mine, whole)
+
+        return seen, obs, jax.lax.scan(step, (one, other), actions)[1]
+
+    seen, obs, (mine, whole) = quick_jit(episode)(jax.random.key(0))
+    index = mabrax.factorise("hopper", 3, obsk=2).obs_index
+    assert (index >= 0).all()  # everyone sees all three joints
+    np.testing.assert_allclose(seen, obs[index], atol=1e-6)
+    np.testing.assert_allclose(mine.obs, np.asarray(whole.obs)[:, index], atol=1e-4)
+    np.testing.assert_allclose(mine.reward, np.tile(np.asarray(whole.reward)[:, None], 3), atol=1e-4)
+    np.testing.assert_array_equal(mine.terminated, whole.terminated)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: mabrax.mabrax("ant-3x3"), KeyError, "unknown task of mabrax 'ant-3x3'; did you mean 'ant-4x2'"),
+        (lambda: mabrax.factorise("cat", 2), KeyError, "unknown body 'cat'"),
+        (lambda: mabrax.factorise("ant", 3), ValueError, "num_agents=3 must divide the 8 joints of ant"),
+        (lambda: mabrax.factorise("ant", 2, obsk=-1), ValueError, "obsk=-1 must be at least 0"),
+    ],
+)
+def test_bad_arguments_are_refused(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
