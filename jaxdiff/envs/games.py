@@ -3,7 +3,7 @@
 | name | agents | an agent's action | pays the team | joint data, agents imitated alone |
 |---|---|---|---|---|
 | game-xor | 2 | one of 2, 50 times | 1 where they differ | 50 becomes 0 (data of `02_20`) |
-| game-bridge | 2 | one of 5, until both have crossed | see `bridge` | they meet on the bridge |
+| game-bridge | 2 | one of 5, until both have crossed | see `bridge` | |
 | game-landmarks | 3 | a point of the plane | 1 where every landmark is covered | 1 becomes 2/9 |
 | game-payoff | 2 | one of 3 | an entry of a matrix | |
 | game-mixture | 2 | a number | density of a mixture at their pair | modes that are none appear |

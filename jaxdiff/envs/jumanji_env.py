@@ -8,8 +8,8 @@
 | jumanji-cleaner | 3 | up, right, down, left | the team 1 for a cleaned tile, -0.5 a step |
 
 All are discrete (`Spec.num_actions`), and the mask of what is allowed is the end of every observation
-(`Spec.mask_dim`). An action that the mask forbids is never taken, so the collisions of rware and the crossed wires of
-the others stay possible, and a cleaner's walking into walls is not.
+(`Spec.mask_dim`). An action that the mask forbids is never taken: a cleaner cannot walk into a wall, which would end
+the episode. Robots of rware can still collide.
 
 Jumanji's own clock is stopped and the Env's is used: two of the four call the end of their clock a termination, after
 which nothing would be bootstrapped.
