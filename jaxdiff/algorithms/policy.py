@@ -120,15 +120,20 @@ def _clip_sample(x: Array, level: diffusion.Level, noise: Array) -> Array:
     return jnp.where(level.t < 1.0, jnp.clip(x, -1.0, 1.0), x)
 
 
-def make_policy(config: PolicyConfig, spec: Spec) -> DiffusionPolicy:
+def make_policy(config: PolicyConfig, spec: Spec, network: PolicyNetwork | None = None) -> DiffusionPolicy:
     """Builds the policy's functions; every name and number is checked here, before anything is traced.
+
+    Args:
+      config: its choices.
+      spec: the task.
+      network: in the place of the one that the config names.
 
     Raises:
       KeyError: an unknown network, activation, schedule, kind or sampler.
       ValueError: step counts out of range, or a kind the schedule cannot express.
     """
     _check(config)
-    network, process = make_network(config, spec), make_process(config)
+    network, process = make_network(config, spec) if network is None else network, make_process(config)
     bind, c_noise, table = network.bind, process.c_noise, process.table
 
     def noise_at_random(key: Key, action: Array) -> tuple[diffusion.Level, Array]:

@@ -44,6 +44,7 @@ from jaxdiff.data import Dataset, Segment, Segments, check_padding, fit_normalis
 from jaxdiff.multi.egos import of_ego, of_everyone
 from jaxdiff.multi.inverse import make_inverse
 from jaxdiff.multi.team_acting import PlanSizes, centralised, decentralised
+from jaxdiff.rl import agent_weights
 from jaxdiff.rl.factors import EXECUTIONS
 from jaxdiff.suggest import unknown_name
 from jaxdiff.types import Algorithm, Array, Key, Metrics, PyTree, Spec, TrainState
@@ -59,6 +60,7 @@ class Config:
     act: ActConfig = ActConfig(control="inverse")
     execution: str = "decentralised"  # or "centralised": whether acting knows what all agents see
     attention: bool = True  # between agents; without it an agent's rows tell nothing about another's
+    weighted: bool = False  # agents' losses count w_i**2, w learned with mean 1 (DoF's weighted concat)
     teammates: bool = True  # decentralised: model what the others see, not only the ego
     history: int = 1  # observations a plan begins with, the present one included
     shared_inverse: bool = True  # one inverse dynamics for all agents, or one each
@@ -126,6 +128,8 @@ def make(config: Config, spec: Spec) -> Algorithm:
     def init(key: Key, hparams: HParams) -> TrainState:
         key_planner, key_inverse = jax.random.split(key)
         params = {"planner": planner.init(key_planner), "inverse": inverse.init(key_inverse)}
+        if config.weighted:
+            params["weights"] = jnp.zeros(num_agents)
         return with_statistics(initial_state(params, hparams), blank_statistics(config.normaliser, spec))
 
     def known_in_training(key: Key, x0: Array) -> Known:
@@ -147,11 +151,14 @@ def make(config: Config, spec: Spec) -> Algorithm:
         keep = jax.random.bernoulli(key_keep, 1.0 - jnp.asarray(h.condition_dropout), returns.shape)
         cond = (relative_return(returns, statistics.returns), keep.astype(jnp.float32))
 
-        def model_loss(params: PyTree) -> tuple[Array, Metrics]:
-            flat, weight = jax.lax.collapse(x0, 2), jnp.ones((horizon, num_agents * dim))
+        def model_loss(params: PyTree, weights: Array) -> tuple[Array, Metrics]:
+            flat = jax.lax.collapse(x0, 2)
+            weight = jnp.broadcast_to(jnp.repeat(jnp.square(weights), dim), flat.shape[1:])
             counted = 1.0 - jnp.mean(jnp.broadcast_to(known.mask, flat.shape).astype(jnp.float32), axis=(1, 2))
             loss = jnp.mean(planner.loss(key_planner, params, flat, cond, known, weight) / counted)
             return 0.5 * loss, {"planner_loss": loss}
+
+        weights = agent_weights(state.params["weights"]) if config.weighted else jnp.ones(num_agents)
 
         def inverse_loss(params: PyTree) -> tuple[Array, Metrics]:
             lived = batch.mask[:, past + 1 :]  # a step into the padding is no step
@@ -159,7 +166,11 @@ def make(config: Config, spec: Spec) -> Algorithm:
             loss = jnp.sum(lived * error) / jnp.maximum(jnp.sum(lived), 1.0)
             return 0.5 * loss, {"inverse_loss": loss}
 
-        losses = {"planner": (model_loss, h.lr), "inverse": (inverse_loss, h.lr)}
+        losses = {
+            "planner": (lambda params: model_loss(params, weights), h.lr),
+            "inverse": (inverse_loss, h.lr),
+            "weights": (lambda logits: model_loss(state.params["planner"], agent_weights(logits)), h.lr),
+        }
         return step_networks(state, losses, config.ema_period)
 
     def towards(state: TrainState, obs: Array, next_obs: Array) -> Array:
