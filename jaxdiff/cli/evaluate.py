@@ -4,6 +4,7 @@
   jaxdiff eval runs/demo --set model.policy.num_steps=8 --set hparams.selection_temperature=0.1
   jaxdiff eval runs/demo --checkpoint=best --env=pointmaze-medium
   jaxdiff eval runs/demo --sweep=model.num_candidates=1,4,16,64 --sweep=hparams.act_temperature=0,0.5,1
+  jaxdiff eval runs/tag --episodes=1000 --sweep=mpe.speed_scale=0.5,0.75,1,1.25,1.5
 
 No dataset is needed. Each pack runs as it was trained (its lane mode), on episodes that training has never seen, so the
 checkpoint that was best by luck gains nothing from it. The numbers go to DIR/evals/<id>.json, with what repeats them;
@@ -66,7 +67,7 @@ def main(argv: list[str]) -> int:
     flags.DEFINE_integer("seed", 0, "of the episodes", 0, 2**31 - 1, flag_values=flag_values)
     flags.DEFINE_string("env", None, "score on this environment, default the run's own", flag_values=flag_values)
     flags.DEFINE_string("checkpoint", "last", "last, best or a step", flag_values=flag_values)
-    flags.DEFINE_multi_string("set", [], "KEY=VALUE of model.* or hparams.*; repeat it", flag_values=flag_values)
+    flags.DEFINE_multi_string("set", [], "KEY=VALUE of model.*, hparams.* or mpe.*; repeat it", flag_values=flag_values)
     flags.DEFINE_multi_string("sweep", [], "KEY=VALUE,VALUE,.. of such keys; repeat it", flag_values=flag_values)
     flags.DEFINE_string("out", None, "file to write, default DIR/evals/<id>.json", flag_values=flag_values)
     folders = configs.parse_flags(argv, flag_values, __doc__ or "")

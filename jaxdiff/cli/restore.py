@@ -22,6 +22,7 @@ from jaxdiff.types import PyTree, Spec
 Init = Callable[[Any, Any], train.Lane]  # (hparams, seed) -> a lane before its first update
 
 CONFIG_KEYS = ("algorithm", "env", "model", "hparams")  # what acting needs of a pack's config
+SETTABLE = ("model", "hparams", "mpe")  # what `eval --set` may change; mpe: the physics that a policy is tested in
 INSTEAD = {"env": "use --env=NAME", "eval_episodes": "use --episodes=N", "seed": "use --seed=N"}
 
 
@@ -131,11 +132,12 @@ def parse_settings(pack_configs: Sequence[Mapping[str, Any]], texts: Sequence[st
         if not equals:
             raise ValueError(f"--set {text!r} has no '='; write KEY=VALUE, for example hparams.act_temperature=0.5.")
         group = key.partition(".")[0]
-        if group in everything and group not in ("model", "hparams"):
+        if group in everything and group not in SETTABLE:
             advice = INSTEAD.get(group, "only training reads it")
-            raise ValueError(f"--set takes keys of model.* and hparams.*, got {key!r}: {advice}.")
+            known = ", ".join(f"{name}.*" for name in SETTABLE)
+            raise ValueError(f"--set takes keys of {known}, got {key!r}: {advice}.")
         pairs.append((key, value))
-    settable = {group: everything[group] for group in ("model", "hparams")}
+    settable = {group: everything[group] for group in SETTABLE if group in everything}
     return configs.parse_overrides(from_json(settable), pairs)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import pathlib
 from typing import Any
 
 import jax
@@ -15,6 +16,8 @@ from jaxdiff.cli.data import ensure_all
 from jaxdiff.cli.loops import make_loop
 from jaxdiff.cli.rewards import reward_transform, transform_rewards
 from jaxdiff.cli.settings import algorithm_module, is_online, make_settings, setting
+from jaxdiff.data.sources import prey_file
+from jaxdiff.envs import mpe
 from jaxdiff.types import Algorithm, Env, Spec
 
 # Not the member's own discount factor: lanes that sweep it share one dataset.
@@ -57,8 +60,24 @@ def make_env(config: Mapping[str, Any]) -> Env | envs.HostEnv:
         )
     if envs.is_host(name):
         return envs.make_host(name, int(config["eval_episodes"]))
-    options = {"backend": config["env_backend"]} if name.startswith("brax-") else {}
-    return envs.make(name, **options)
+    return envs.make(name, **env_options(config))
+
+
+def env_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a config says of its environment beside the name.
+
+    Raises:
+      ValueError, FileNotFoundError: a prey's file that is not there, or not one.
+    """
+    name = config["env"]
+    if name.startswith(("brax-", "mabrax-")):
+        return {"backend": config["env_backend"]}
+    if not name.startswith("mpe-"):
+        return {}
+    options = dict(setting(config, "mpe"))
+    if options["prey"] != "scripted":
+        options["prey"] = mpe.prey_network(prey_file.read(pathlib.Path(options["prey"]).expanduser()))
+    return options
 
 
 def load_dataset(config: Mapping[str, Any]) -> tuple[data.Dataset, data.DatasetInfo]:
