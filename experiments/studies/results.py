@@ -11,55 +11,17 @@ may be stopped and given again. Runs that were not made are not in a table.
 
 import argparse
 from pathlib import Path
-import subprocess
 import sys
 
 from experiments.results import DOMAINS, POLICIES
-from jaxdiff.io.report.results import Estimate, collect
-from jaxdiff.io.runs import RunDir, load_run
-
-COMMAND = "import sys; from jaxdiff.cli.main import main; sys.exit(main(sys.argv[1:]))"
-COLUMNS = "| policy | last checkpoint: IQM | 95 % interval | mean of the last ten | best (oracle) | seeds | minutes |"
-
-
-def arguments(domain: str, policy: str, folder: Path, hopper: Path | None) -> list[str]:
-    """The command line of one run, after `jaxdiff`."""
-    line = ["sweep", f"--config=results:{domain}:{policy}", "--sweep=seed", "--lanes=shard", f"--workdir={folder}"]
-    return [*line, f"--config.dataset={hopper}"] if domain == "hopper" else line
-
-
-def row(policy: str, folder: Path) -> tuple[float, str, str] | None:
-    """(number to sort by, line of the table, what the numbers are) of a finished run; None otherwise."""
-    if not RunDir(folder).is_done():
-        return None
-    run = load_run(folder)
-    results = collect(run)
-    (setting,) = results.settings
-    last, running, best = setting.last, setting.running, setting.best
-    if last is None or running is None or best is None:
-        return None
-    seconds = sum(float(pack.done["wall_seconds"]) for pack in run.packs if pack.done)
-    cells = [f"`{policy}`", f"{last.iqm:.1f}", interval(last), f"{running.iqm:.1f}", f"{best.iqm:.1f}"]
-    cells += [f"{len(setting.counted)}/{len(setting.members)}", f"{seconds / 60:.1f}"]
-    return last.iqm, f"| {' | '.join(cells)} |", results.quantity_name
-
-
-def interval(estimate: Estimate) -> str:
-    """Low and high end of an estimate's interval."""
-    found = estimate.interval
-    return "" if found is None else f"{found.low:.1f} to {found.high:.1f}"
+from experiments.studies import grid
 
 
 def table(domain: str, out: Path) -> str:
     """The domain's runs that are finished, best first; empty where there are none."""
-    rows = [found for policy in POLICIES if (found := row(policy, out / domain / policy)) is not None]
-    if not rows:
-        return ""
     facts = DOMAINS[domain]
     length = f"{facts.num_updates:,} updates of {facts.batch_size}, {facts.eval_episodes} episodes each"
-    head = f"**{facts.env}**, {rows[0][2]}; {length}"
-    lines = [line for _, line, _ in sorted(rows, reverse=True)]
-    return "\n".join([f"{head}\n", COLUMNS, "|:--|--:|--:|--:|--:|--:|--:|", *lines])
+    return grid.table(facts.env, length, domain, POLICIES, out)
 
 
 def main() -> int:
@@ -78,16 +40,9 @@ def main() -> int:
             parser.error(f"unknown: {', '.join(sorted(set(given) - set(known)))}; known: {', '.join(known)}.")
     if "hopper" in domains and not flags.hopper and not flags.table:
         parser.error("the domain hopper needs --hopper=FILE.hdf5.")
-    failed = []
-    for domain, policy in [] if flags.table else [(d, p) for d in domains for p in policies]:
-        folder = flags.out / domain / policy
-        if not RunDir(folder).is_done():
-            line = arguments(domain, policy, folder, flags.hopper)
-            print("jaxdiff", *line, file=sys.stderr, flush=True)
-            if subprocess.run(
-                [sys.executable, "-c", COMMAND, *line], stdout=subprocess.DEVNULL, check=False
-            ).returncode:
-                failed.append(f"{domain}:{policy}")
+    more = {"hopper": [f"--config.dataset={flags.hopper}"]}
+    wanted = [] if flags.table else [(domain, p, more.get(domain, [])) for domain in domains for p in policies]
+    failed = grid.make_missing("results", wanted, flags.out)
     print("\n\n".join(text for domain in DOMAINS if (text := table(domain, flags.out))))
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
