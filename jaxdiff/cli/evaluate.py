@@ -25,7 +25,7 @@ from jaxdiff import sweep
 from jaxdiff.cli import config as configs
 from jaxdiff.cli.advice import warn
 from jaxdiff.cli.pack import make_evaluation
-from jaxdiff.cli.restore import apply_settings, parse_settings, read_plans, restore_pack
+from jaxdiff.cli.restore import SETTABLE, apply_settings, parse_settings, read_plans, restore_pack
 from jaxdiff.cli.run import use_all_cores, use_compilation_cache
 from jaxdiff.cli.scores import PackScores, settings, summary, sweep_points, table
 from jaxdiff.cli.task import make_algorithm, make_env
@@ -67,7 +67,8 @@ def main(argv: list[str]) -> int:
     flags.DEFINE_integer("seed", 0, "of the episodes", 0, 2**31 - 1, flag_values=flag_values)
     flags.DEFINE_string("env", None, "score on this environment, default the run's own", flag_values=flag_values)
     flags.DEFINE_string("checkpoint", "last", "last, best or a step", flag_values=flag_values)
-    flags.DEFINE_multi_string("set", [], "KEY=VALUE of model.*, hparams.* or mpe.*; repeat it", flag_values=flag_values)
+    settable = ", ".join(SETTABLE.values())
+    flags.DEFINE_multi_string("set", [], f"KEY=VALUE of {settable}; repeat it", flag_values=flag_values)
     flags.DEFINE_multi_string("sweep", [], "KEY=VALUE,VALUE,.. of such keys; repeat it", flag_values=flag_values)
     flags.DEFINE_string("out", None, "file to write, default DIR/evals/<id>.json", flag_values=flag_values)
     folders = configs.parse_flags(argv, flag_values, __doc__ or "")

@@ -22,7 +22,8 @@ from jaxdiff.types import PyTree, Spec
 Init = Callable[[Any, Any], train.Lane]  # (hparams, seed) -> a lane before its first update
 
 CONFIG_KEYS = ("algorithm", "env", "model", "hparams")  # what acting needs of a pack's config
-SETTABLE = ("model", "hparams", "mpe")  # what `eval --set` may change; mpe: the physics that a policy is tested in
+# What `eval --set` may change; mpe: the physics that a policy is tested in.
+SETTABLE = {"model": "model.*", "hparams": "hparams.*", "mpe": "mpe.*", "shared_noise": "shared_noise"}
 INSTEAD = {"env": "use --env=NAME", "eval_episodes": "use --episodes=N", "seed": "use --seed=N"}
 
 
@@ -134,8 +135,7 @@ def parse_settings(pack_configs: Sequence[Mapping[str, Any]], texts: Sequence[st
         group = key.partition(".")[0]
         if group in everything and group not in SETTABLE:
             advice = INSTEAD.get(group, "only training reads it")
-            known = ", ".join(f"{name}.*" for name in SETTABLE)
-            raise ValueError(f"--set takes keys of {known}, got {key!r}: {advice}.")
+            raise ValueError(f"--set takes {', '.join(SETTABLE.values())}, got {key!r}: {advice}.")
         pairs.append((key, value))
     settable = {group: everything[group] for group in SETTABLE if group in everything}
     return configs.parse_overrides(from_json(settable), pairs)
