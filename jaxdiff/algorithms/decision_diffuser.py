@@ -219,7 +219,8 @@ def make(config: Config, spec: Spec) -> Algorithm:
 
 def advise(config: Config, state: TrainState) -> list[str]:
     """What a user should know of a state that has seen its data: a target far outside them, in words."""
-    low, high = (float(bound) for bound in statistics_of(state).returns)
+    bounds = statistics_of(state).returns.reshape(-1, 2)  # of each agent, where it is trained so
+    low, high = float(bounds[:, 0].min()), float(bounds[:, 1].max())
     target = float(state.hparams.target_return)
     if "returns" not in config.conditions or -MARGIN <= target <= 1.0 + MARGIN:
         return []
