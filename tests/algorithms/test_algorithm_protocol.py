@@ -240,7 +240,14 @@ def quick_eager() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", False)
 
 
+# A policy with a period, a flow and its one-step policy, an on-policy chain: one of each way to be compiled.
+# What eager execution could show, such as a branch on a value, tracing refuses in all of them.
+EAGER = ("td3_bc", "fql", "dppo")
+
+
 def test_jit_equals_eager(entry, start, after, quick_eager):
+    if entry.module not in [ALGORITHMS[name] for name in EAGER]:
+        pytest.skip("as its kind, see EAGER: an eager update compiles every operation by itself")
     eager = entry.algorithm.update(jax.random.key(1), start, entry.batch())
     for a, b in zip(leaves_of(eager), leaves_of(after), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
@@ -269,15 +276,20 @@ def test_lanes_under_vmap_equal_lone_runs(entry):
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
 def test_act_takes_any_leading_axes(entry, start, shape):
-    obs = jnp.asarray(np.random.default_rng(0).normal(size=(*shape, 3)), jnp.float32)
     memory = entry.algorithm.init_memory(shape)
-    action, after_memory = entry.act(jax.random.key(0), start, obs, memory)
+    obs = jax.ShapeDtypeStruct((*shape, 3), jnp.float32)
+    action, after_memory = jax.eval_shape(entry.algorithm.act, jax.random.key(0), start, obs, memory)
     assert action.shape[: len(shape)] == shape
     assert action.shape[len(shape) + 1 :] == (SPEC.action_dim,)
     assert action.shape[len(shape)] >= 1
     assert action.dtype == jnp.float32
-    assert np.abs(action).max() <= 1.0
     assert jax.tree.structure(after_memory) == jax.tree.structure(memory)
+
+
+def test_actions_are_in_the_box_however_large_the_observation(entry, start):
+    obs = 10.0 * jnp.asarray(np.random.default_rng(0).normal(size=(3, 3)), jnp.float32)
+    action, _ = entry.act(jax.random.key(0), start, obs, entry.algorithm.init_memory((3,)))
+    assert np.abs(action).max() <= 1.0
 
 
 def test_act_depends_on_the_key_and_gives_each_observation_its_own_noise(entry, start):
