@@ -45,9 +45,9 @@ def use_code(config: ConfigDict) -> None:
 
 def use_small_planner(config: ConfigDict) -> None:
     """A CPU. Every line departs from the code, and says why."""
-    # A smaller network that sees two steps as one token; 20 noise levels, 10 calls per plan.
+    # A smaller network and a shorter plan; 20 noise levels, 10 calls per plan.
     planner = config.model.planner
-    planner.width, planner.mults, planner.horizon, planner.patch = 32, (1, 2), 8, 2
+    planner.width, planner.mults, planner.horizon = 32, (1, 2), 8
     planner.num_levels, planner.num_steps, planner.sampler = 20, 10, "ddim"
     config.model.normaliser = "limits"  # exact at the ends, and quick
     config.hparams.lr = 1e-3

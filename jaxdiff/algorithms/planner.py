@@ -116,6 +116,22 @@ def check_planner(config: PlannerConfig, team: Team | None = None) -> None:
         check_horizon(config.horizon // config.patch, config.mults)
 
 
+def _check_width(config: PlannerConfig, dim: int) -> None:
+    """Refuses a U-Net that predicts noise through fewer channels than a token has numbers.
+
+    All of x passes through the first resolution. Noise has no structure to be compressed by, so what does not fit is
+    lost, and plans come out as noise; clean plans (kind="x0") are of low rank and do fit.
+    """
+    convolutional = config.network in ("temporal_unet", "agent_unet")
+    if convolutional and config.kind != "x0" and config.patch * dim > config.width:
+        size = config.patch * dim
+        raise ValueError(
+            f"kind={config.kind!r}, width={config.width} and patch={config.patch}; a token of {config.patch} steps has "
+            f"{size} numbers, whose noise does not pass through {config.width} channels: choose a width of at least "
+            f"{size}, a smaller patch, or kind='x0'."
+        )
+
+
 def patched(x: Array, patch: int) -> Array:
     """[*B, H, D] -> [*B, H / patch, patch D]: steps in a row side by side."""
     return x.reshape(*x.shape[:-2], x.shape[-2] // patch, patch * x.shape[-1])
@@ -161,9 +177,10 @@ def make_planner(
       team: whose trajectories these are; None: one agent's.
 
     Raises:
-      KeyError, ValueError: as `check_planner` and `make_process`.
+      KeyError, ValueError: as `check_planner` and `make_process`, or noise that the network cannot let through.
     """
     check_planner(config, team)
+    _check_width(config, dim if team is None else dim // team.num_agents)
     process = make_process(config)
     init, apply = _network(config, dim, cond_sizes, team)
 

@@ -451,3 +451,11 @@ def test_a_target_far_outside_the_data_is_told_with_their_range():
 def test_names_of_units_and_paddings_are_checked_before_anything_is_trained(module, change, match):
     with pytest.raises(KeyError, match=match):
         module.make(module.Config(**{"planner": TINY, **change}), SPEC)
+
+
+def test_noise_of_tokens_with_more_numbers_than_channels_is_refused_and_clean_plans_are_not():
+    config = PlannerConfig("temporal_unet", width=8, mults=(1, 2), horizon=8, patch=4, kind="eps")
+    with pytest.raises(ValueError, match="of 4 steps has 12 numbers.* 8 channels: choose a width of at least 12"):
+        make_planner(config, 3)
+    make_planner(config, 2)
+    make_planner(dataclasses.replace(config, kind="x0"), 3)
