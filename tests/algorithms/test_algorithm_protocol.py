@@ -240,9 +240,9 @@ def quick_eager() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", False)
 
 
-# A policy with a period, a flow and its one-step policy, an on-policy chain: one of each way to be compiled.
+# A flow with its one-step policy, and an on-policy chain with a scan inside the update.
 # What eager execution could show, such as a branch on a value, tracing refuses in all of them.
-EAGER = ("td3_bc", "fql", "dppo")
+EAGER = ("fql", "dppo")
 
 # Networks with periods, a chain that a critic climbs, a flow, a scan inside the update, trajectories. What vmap lacks a
 # rule for shows in tracing, which every algorithm has to pass; its arithmetic is JAX's own.

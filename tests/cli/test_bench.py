@@ -64,6 +64,9 @@ def test_bench_writes_what_it_prints(quick_compile, monkeypatch, tmp_path, capsy
     out = tmp_path / "bench.json"
     flags = ["--lanes=2", "--modes=map", "--seconds=0.01", "--repeats=2", f"--out={out}"]
     monkeypatch.setattr(flops, "PEAK_SECONDS", 0.01)
+    peaks = [flops.matrix_peak()]
+    peaks.append(2 * peaks[0])
+    monkeypatch.setattr(bench, "matrix_peak", iter(peaks).__next__)
     cache = jax.config.jax_compilation_cache_dir
     assert bench.main([*flags, *TINY]) == 0
     assert jax.config.jax_compilation_cache_dir == cache
@@ -82,6 +85,7 @@ def test_bench_writes_what_it_prints(quick_compile, monkeypatch, tmp_path, capsy
         assert 0 < row["compile_seconds_cached"] < row["compile_seconds_cold"]
         assert f"| {row['lanes']} | {row['mode']} | {rate:.1f} |" in text
     assert [row["auto"] for row in rows] == [True, True]  # alone in its number of lanes
+    assert result["peak_flops_per_second"] == max(peaks) > 0
     assert result["command"] == ["jaxdiff", "bench", *flags, *TINY]
     assert {"versions", "device_kind", "created", "config"} <= result.keys()
     assert result["flops_per_update"]["xla"] > 0

@@ -1,6 +1,7 @@
 """`--dry_run`: what a study would take, and that nothing is left behind."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -17,14 +18,14 @@ KEY_AND_ALIVE = 8 + 1
 
 def test_plan_is_printed_and_nothing_is_written(study, tmp_path, capsys):
     folder = tmp_path / "planned"
-    assert commands.sweep([*study, f"--workdir={folder}", "--max_lanes=1", "--dry_run"]) == 0
+    assert commands.sweep([*study, f"--workdir={folder}", "--dry_run"]) == 0
     text = capsys.readouterr().out
     assert not folder.exists()
     assert f"nothing is written to {folder}" in text
-    assert "methods: 3 members, 2 groups that share a program, 3 packs, on 1 x cpu" in text
+    assert "methods: 3 members, 2 groups that share a program, 2 packs, on 1 x cpu" in text
     assert "group 1: diffusion_bc\n" in text
     assert "group 2: diffusion_ql q_weight=1\n" in text
-    assert "2 in 2 packs of 1 + 1" in text
+    assert "2 in 1 pack of 2" in text
     assert "data corners, 63 transitions" in text
     assert "4 updates:" in text
     assert "evaluate  2 times, 16 episodes per member" in text
@@ -51,9 +52,12 @@ def plan_of(study, folder) -> commands.Plan:
     return plans[0]
 
 
+OTHERS = {"dataset": "rows", "env": "somewhere", "eval_episodes": 16}
+
+
 def estimate(**changes) -> dry_run.Estimate:
     """Three members in packs of two and one: 2 s per update of the first, 3 s per evaluation, 5 s to compile."""
-    config = {"algorithm": "a", "num_updates": 10, "eval_interval": 4, "seed": 0}
+    config = {"algorithm": "a", "num_updates": 10, "eval_interval": 4, "seed": 0, **OTHERS}
     members = [sweep.make_member({**config, "seed": seed}, {"seed": seed}) for seed in range(3)]
     packs = (sweep.Pack("p", tuple(members[:2])), sweep.Pack("q", tuple(members[2:])))
     fields = {"packs": packs, "task": None, "mode": "vmap", "probe": {}, "compile_seconds": 5.0, "update_seconds": 2.0}
@@ -67,6 +71,13 @@ def test_time_is_updates_evaluations_and_compiles_of_every_pack():
     assert found.num_evaluations == 3  # at 4, 8 and 10
     assert found.evaluating_seconds == 1.5 * 3 * 3.0
     assert found.total_seconds == 30.0 + 13.5 + 2 * 5.0  # two widths, two programs
+
+
+def test_sizes_of_packs_are_told_and_the_loops_that_they_need():
+    text = "\n".join(dry_run._details(estimate(task=SimpleNamespace(dataset=None, info=None, env=None))))
+    assert "3 in 2 packs of 2 + 1" in text
+    assert "2 update loops, " in text
+    assert "somewhere; data rows, 0 transitions" in text
 
 
 def test_packs_of_one_program_are_one_group_the_widest_first():

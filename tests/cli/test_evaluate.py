@@ -175,10 +175,10 @@ def test_a_sweep_of_acting_rolls_out_every_point_from_the_same_weights(trained, 
         for record in map(files.read_json, set(trained.glob("evals/*.json")) - before)
     }
     assert set(records) == {(2, 0.0), (2, 1.0), (7, 0.0), (7, 1.0)}
-    for (candidates, temperature), record in records.items():
+    for candidates, temperature in ((2, 1.0), (7, 0.0)):  # each value of each key once
         chosen = f"--set=model.num_candidates={candidates}", f"--set=hparams.act_temperature={temperature}"
         alone = returns_of(run_eval(trained, "--episodes=16", "--seed=5", *chosen))
-        assert returns_of(record) == alone
+        assert returns_of(records[candidates, temperature]) == alone
     summary = text[text.rindex("acting with") :].splitlines()
     points = {"2": "model.num_candidates=2", "7": "model.num_candidates=7"}
     for candidates, name in points.items():

@@ -14,7 +14,7 @@ STEPS = 1000
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory, quick_compile):
     """Paths of datasets, each made once."""
     folder, paths = tmp_path_factory.mktemp("games"), {}
 

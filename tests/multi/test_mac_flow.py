@@ -164,8 +164,7 @@ def test_nothing_but_its_own_loss_moves_the_flow(default, batch):
     assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, students), strict=True))
 
 
-@pytest.mark.parametrize("share_params", [False, True])
-@pytest.mark.parametrize("shared_noise", [False, True])
+@pytest.mark.parametrize(("share_params", "shared_noise"), [(False, False), (True, True)])
 def test_an_agents_action_does_not_see_what_others_observe(share_params, shared_noise):
     config = mac_flow.Config(**SMALL, share_params=share_params, shared_noise=shared_noise)
     algorithm = mac_flow.make(config, SPEC)
