@@ -75,6 +75,18 @@ def test_the_tables_are_those_of_braxs_models(body, models):
     assert root_positions + root_velocities + 2 * len(names) == OBS_DIM[body]
 
 
+def picked(obs, index):
+    """[.., A, o] of numbers [.., O]; 0 where an agent has fewer than others."""
+    return np.where(index < 0, 0.0, obs[..., index])
+
+
+@pytest.mark.parametrize("task", SHARES)
+def test_observations_are_split_as_the_index_says(task):
+    parts = mabrax.factorise(task.split("-")[0], len(SHARES[task]))
+    obs = np.random.default_rng(0).normal(size=(2, 3, OBS_DIM[task.split("-")[0]])).astype(np.float32)
+    np.testing.assert_array_equal(parts.split_obs(jnp.asarray(obs)), picked(obs, parts.obs_index))
+
+
 @pytest.mark.parametrize("root", [True, False])
 @pytest.mark.parametrize("obsk", [0, 1, 2, 9])
 @pytest.mark.parametrize("task", SHARES)
@@ -86,7 +98,7 @@ def test_an_agent_sees_the_joints_within_reach_and_no_others(task, obsk, root):
     names, count = list(parents), len(parents)
     label = ["root"] * positions + names + ["root"] * velocities + names
     assert len(label) == positions + velocities + 2 * count
-    seen = np.asarray(parts.split_obs(jnp.eye(len(label))))  # [O moved, A, o]
+    seen = picked(np.eye(len(label)), parts.obs_index)  # [O moved, A, o]
     for i, own in enumerate(SHARES[task]):
         near = within(body, own, obsk) | ({"root"} if root else set())
         np.testing.assert_array_equal(seen[:, i].any(axis=1), [name in near for name in label])
