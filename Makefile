@@ -15,7 +15,7 @@ demo: $(VENV)/core.stamp
 	$(VENV)/bin/jaxdiff demo
 
 test: lint
-	$(VENV)/bin/pytest -n $(WORKERS)
+	$(VENV)/bin/pytest -n $(WORKERS) --dist loadfile
 
 lint: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff check .

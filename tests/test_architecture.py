@@ -32,8 +32,6 @@ NAMED_ELSEWHERE = {
     ("algorithms/ifql.py", "idql"): "the same method with a flow's defaults",
     ("cli/bench.py", "diffusion_ql"): "a default of --config: the name of a shipped config",
     ("envs/mpe/__init__.py", "omar"): "whose fork of the particle tasks, prey and scores these are",
-    ("multi/dof_policy.py", "diffusion_ql"): "what to use where a task has no agents, in an error",
-    ("multi/madiff.py", "decision_diffuser"): "what to use where a task has no agents, in an error",
     ("cli/settings.py", "omar"): "the forces of the particle tasks are named after its fork of them",
 }
 FILE_METHODS = {"mkdir", "open", "read_bytes", "read_text", "rmdir", "unlink", "write_bytes", "write_text"}

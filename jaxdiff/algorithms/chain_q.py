@@ -82,6 +82,34 @@ def _check(config: Config) -> None:
             raise ValueError(f"{name}={getattr(config, name)}; it must be at least 1.")
 
 
+def climb(
+    key: Key,
+    state: TrainState,
+    batch: Transition,
+    critic_loss: Callable[[PyTree, Key, TrainState, Transition], tuple[Array, Metrics]],
+    policy_loss: Callable[[PyTree, PyTree, Key, TrainState, Transition], tuple[Array, Metrics]],
+    ema_period: int,
+) -> tuple[TrainState, Metrics]:
+    """One update of "critic" and then of "policy", which climbs the critic that has just been updated [code].
+
+    Args:
+      key: consumed.
+      state: before it; hyperparameters as `HParams`.
+      batch: transitions.
+      critic_loss: (params, key, state, batch) -> (loss, metrics).
+      policy_loss: (params, the new critic's, key, state, batch) -> (loss, metrics).
+      ema_period: updates between two moves of the target policy.
+    """
+    h = state.hparams
+    key_critic, key_policy = jax.random.split(key)
+    rate, critic_rate = (cosine_decay(lr, state.step, h.lr_decay_steps) for lr in (h.lr, h.critic_lr))
+    critic = learn(state, "critic", lambda params: critic_loss(params, key_critic, state, batch), critic_rate)
+    actor = learn(state, "policy", lambda params: policy_loss(params, critic.params, key_policy, state, batch), rate)
+    moves = (state.step >= h.ema_start) & (state.step % ema_period == 0)
+    rates = {"policy": jnp.where(moves, h.ema_rate, 0.0), "critic": h.polyak}
+    return next_state(state, {"policy": actor, "critic": critic}, rates)
+
+
 def make_chain_q(
     policy: ChainPolicy, config: Config, spec: Spec, *, normalise_target: bool = False, cql_samples: int = 0
 ) -> Algorithm:
@@ -143,17 +171,7 @@ def make_chain_q(
 
     def update(key: Key, state: TrainState, batch: Transition) -> tuple[TrainState, Metrics]:
         check_batch(batch, spec)
-        h = state.hparams
-        key_critic, key_policy = jax.random.split(key)
-        rate, critic_rate = (cosine_decay(lr, state.step, h.lr_decay_steps) for lr in (h.lr, h.critic_lr))
-        critic = learn(state, "critic", lambda params: critic_loss(params, key_critic, state, batch), critic_rate)
-        # The policy climbs the critic that has just been updated [code].
-        actor = learn(
-            state, "policy", lambda params: policy_loss(params, critic.params, key_policy, state, batch), rate
-        )
-        moves = (state.step >= h.ema_start) & (state.step % config.ema_period == 0)
-        rates = {"policy": jnp.where(moves, h.ema_rate, 0.0), "critic": h.polyak}
-        return next_state(state, {"policy": actor, "critic": critic}, rates)
+        return climb(key, state, batch, critic_loss, policy_loss, config.ema_period)
 
     def act(key: Key, state: TrainState, obs: Array, memory: PyTree) -> tuple[Array, PyTree]:
         check_obs(obs, spec)

@@ -28,14 +28,12 @@ import dataclasses
 from flax import struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxdiff.algorithms.contracts import check_batch, check_obs
-from jaxdiff.algorithms.critics import make_critics, td_loss
+from jaxdiff.algorithms.critics import make_critics, td_loss, uniform_actions, value_gaps
 from jaxdiff.algorithms.gaussian import make_squashed_actor
 from jaxdiff.algorithms.optimiser import cosine_decay
 from jaxdiff.algorithms.steps import Learned, initial_state, learn, next_state
-from jaxdiff.rl import cql_penalty
 from jaxdiff.types import Algorithm, Array, Key, Metrics, PyTree, Spec, TrainState, Transition
 
 MAX_MULTIPLIER = 1e6  # [code]
@@ -97,20 +95,11 @@ def make(config: Config, spec: Spec) -> Algorithm:
     def draw_proposals(key: Key, policy: PyTree, batch: Transition) -> tuple[Array, Array]:
         """Actions [3 N, B, U] of mu with their log mu [3 N, B], a third of each kind."""
         key_uniform, key_here, key_there = jax.random.split(key, 3)
-        shape = (config.num_actions, *batch.action.shape)
-        uniform = jax.random.uniform(key_uniform, shape, minval=-1.0, maxval=1.0)
-        flat = jnp.full(shape[:-1], -spec.action_dim * np.log(2.0), uniform.dtype)
+        uniform, flat = uniform_actions(key_uniform, config.num_actions, batch.action)
         many = (config.num_actions, *batch.obs.shape)
         here, log_here = actor.draw(key_here, policy, jnp.broadcast_to(batch.obs, many))
         there, log_there = actor.draw(key_there, policy, jnp.broadcast_to(batch.next_obs, many))
         return jnp.concatenate([uniform, here, there]), jnp.concatenate([flat, log_here, log_there])
-
-    def gaps(critic: PyTree, proposals: tuple[Array, Array], batch: Transition) -> Array:
-        """[E, B] how far each critic rises above the data's actions."""
-        action, log_density = proposals
-        many = jnp.broadcast_to(batch.obs, (*action.shape[:-1], spec.obs_dim))
-        q, q_data = critics.q(critic, many, action), critics.q(critic, batch.obs, batch.action)
-        return jax.vmap(cql_penalty, in_axes=(0, None, 0))(q, log_density, q_data)
 
     def penalty(log_multiplier: Array, gap: Array, h: HParams) -> Array:
         """[E] what is added to each critic's loss."""
@@ -123,7 +112,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
         next_action, _ = actor.draw(key, state.params["policy"], batch.next_obs)
         next_q = jnp.min(critics.q(state.target_params["critic"], batch.next_obs, next_action), axis=0)
         loss, metrics = td_loss(critics, params, batch, next_q, state.hparams.discount_factor)
-        gap = gaps(params, proposals, batch)
+        gap = value_gaps(critics, params, batch, proposals)
         loss += jnp.sum(penalty(state.params["log_multiplier"], gap, state.hparams))
         return loss, metrics | {"penalty_gap": jnp.mean(gap)}
 
@@ -150,7 +139,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
         h = state.hparams
         key_policy, key_next, key_proposals = jax.random.split(key, 3)
         proposals = draw_proposals(key_proposals, state.params["policy"], batch)
-        gap = jax.lax.stop_gradient(gaps(state.params["critic"], proposals, batch))
+        gap = jax.lax.stop_gradient(value_gaps(critics, state.params["critic"], batch, proposals))
 
         def step(name: str, loss: Callable[[PyTree], tuple[Array, Metrics]], lr: Array) -> Learned:
             return learn(state, name, loss, cosine_decay(lr, state.step, h.lr_decay_steps))

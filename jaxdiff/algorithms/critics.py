@@ -110,6 +110,14 @@ def uniform_actions(key: Key, num_actions: int, like: Array) -> tuple[Array, Arr
     return action, jnp.full(shape[:-1], -like.shape[-1] * np.log(2.0), action.dtype)
 
 
+def value_gaps(critics: Critics, params: PyTree, batch: Transition, proposals: tuple[Array, Array]) -> Array:
+    """[E, B] how far each critic's values at proposals (actions [N, B, U], log mu [N, B]) rise above the data's."""
+    action, log_density = proposals
+    many = jnp.broadcast_to(batch.obs, (action.shape[0], *batch.obs.shape))
+    q, q_data = critics.q(params, many, action), critics.q(params, batch.obs, batch.action)
+    return jax.vmap(cql_penalty, in_axes=(0, None, 0))(q, log_density, q_data)
+
+
 def conservative_td_loss(
     critics: Critics,
     params: PyTree,
@@ -136,11 +144,8 @@ def conservative_td_loss(
 
     Reference: Kumar et al. 2020, arXiv:2006.04779, eq. 4.
     """
-    action, log_density = proposals
     loss, metrics = td_loss(critics, params, batch, next_value, discount_factor)
-    many = jnp.broadcast_to(batch.obs, (action.shape[0], *batch.obs.shape))
-    q, q_data = critics.q(params, many, action), critics.q(params, batch.obs, batch.action)
-    gap = jnp.mean(jax.vmap(cql_penalty, in_axes=(0, None, 0))(q, log_density, q_data), axis=-1)
+    gap = jnp.mean(value_gaps(critics, params, batch, proposals), axis=-1)
     loss = loss + cql_weight * jnp.sum(gap)
     return loss, metrics | {"critic_loss": loss, "cql_gap": jnp.mean(gap)}
 

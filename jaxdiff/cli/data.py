@@ -13,7 +13,6 @@ vaults (docs/data.md).
 """
 
 from collections.abc import Callable, Mapping
-import os
 import pathlib
 import sys
 import time
@@ -40,40 +39,6 @@ def main(argv: list[str]) -> int:
     if argv[0] not in COMMANDS:
         raise KeyError(f"unknown command 'data {argv[0]}'; {did_you_mean(argv[0], COMMANDS)}")
     return COMMANDS[argv[0]](argv)
-
-
-def ensure(name_or_path: str | os.PathLike[str]) -> pathlib.Path:
-    """Path of a dataset that exists: a missing one of `catalog.GENERATED` is made first, with its usual arguments.
-
-    Raises:
-      KeyError: an unknown name.
-      FileNotFoundError: a path with nothing there.
-      ValueError: a folder that is no dataset.
-    """
-    path = catalog.resolve(name_or_path)
-    name = os.fspath(name_or_path)
-    if name in catalog.GENERATED and not path.exists():
-        print(f"making {name} at {path} ...", file=sys.stderr)
-        make(name, path)
-    sources.require_data(path)
-    return path
-
-
-def ensure_all(names: str | os.PathLike[str]) -> list[pathlib.Path]:
-    """Paths of a dataset, or of several joined by "+", "medium.hdf5+expert.hdf5"; each as `ensure` gives it.
-
-    A "+" in the name of something that exists is part of its name.
-
-    Raises:
-      ValueError: a "+" with nothing on one side; the rest as `ensure` does.
-    """
-    text = os.fspath(names)
-    if "+" not in text or pathlib.Path(text).expanduser().exists():
-        return [ensure(text)]
-    parts = [part.strip() for part in text.split("+")]
-    if not all(parts):
-        raise ValueError(f"dataset {text!r}: a name is missing beside a '+'; join names or paths, as A+B.")
-    return [ensure(part) for part in parts]
 
 
 def _list(argv: list[str]) -> int:

@@ -7,7 +7,7 @@ arithmetic differs; rows rolled out from the same weights there differ too once 
 the same policies.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import contextlib
 import dataclasses
 import functools
@@ -23,11 +23,11 @@ import numpy as np
 from jaxdiff import behaviour as behaviours
 from jaxdiff import envs
 from jaxdiff.behaviour import Behaviour, PPOSettings
-from jaxdiff.cli import make_games
+from jaxdiff.cli import make_games, make_scripted
 from jaxdiff.data import card as cards
-from jaxdiff.data import catalog, scripted, waypoint, writer
+from jaxdiff.data import catalog, waypoint, writer
 from jaxdiff.data.catalog import Arguments
-from jaxdiff.envs import layouts, mpe, pointmaze, rooms
+from jaxdiff.envs import layouts, pointmaze, rooms
 from jaxdiff.suggest import did_you_mean
 from jaxdiff.types import Env
 
@@ -62,11 +62,12 @@ def make(
         raise KeyError(f"unknown dataset {name!r}; {did_you_mean(name, known)}")
     made = known[name]
     _check_meaning(name, made, arguments, behaviour_file)
-    if isinstance(made, catalog.Scripted):
-        return _make_scripted(name, path, made, arguments)
-    if isinstance(made, catalog.Game):
+    if isinstance(made, catalog.Scripted | catalog.Game):
         with _on_cpu():
-            columns, origin = make_games.rows_of(name, made, arguments)
+            if isinstance(made, catalog.Scripted):
+                columns, origin = make_scripted.rows_of(name, made, arguments)
+            else:
+                columns, origin = make_games.rows_of(name, made, arguments)
         return writer.write(path, columns, origin)
     if not isinstance(made, catalog.Trained):
         return _make_walk(name, path, made, arguments)
@@ -209,51 +210,6 @@ def _make_walk(name: str, path: pathlib.Path, made: catalog.Maze | catalog.Rooms
         true_next_observations=multi,
     )
     return writer.write(path, columns, origin)
-
-
-def _make_scripted(name: str, path: pathlib.Path, made: catalog.Scripted, arguments: Arguments) -> cards.Card:
-    """Episodes of scripted agents, some of whose actions are uniform."""
-    env, policy_of = _scripted(made.env, made.behaviour)
-    noise = made.noise if arguments.noise is None else arguments.noise
-    num_episodes = -(-arguments.num_steps // env.spec.max_episode_steps)
-    chances = noise_of_episodes(noise, made.power, num_episodes)
-    with _on_cpu():
-        key = jax.random.key(arguments.seed, impl="threefry2x32")
-        columns = scripted.generate(key, env, policy_of, chances, num_steps=arguments.num_steps)
-    prey = "" if env.facts["prey"] == "none" else " against jaxdiff's own scripted prey"
-    origin = cards.Origin(
-        name=name,
-        generator=f"{made.quality}: {catalog.SCRIPTED_QUALITIES[made.quality]}; jaxdiff's scripted agents{prey}, not "
-        "the dataset of OMAR, whose task and statistics it follows",
-        licence=catalog.LICENCE,
-        env=env.spec.name,
-        arguments={
-            "num_steps": arguments.num_steps,
-            "quality": made.quality,
-            "behaviour": made.behaviour,
-            "noise": noise,
-            "power": made.power,
-            "max_episode_steps": env.spec.max_episode_steps,
-            "prey": env.facts["prey"],
-        },
-        seed=arguments.seed,
-        reference_scores=env.spec.reference_scores,
-        true_next_observations=True,
-    )
-    return writer.write(path, columns, origin)
-
-
-@functools.cache
-def _scripted(env: str, behaviour: str) -> tuple[Env, Callable[[jax.Array], mpe.Behaviour]]:
-    """One object per task and behaviour, so that making a dataset again does not compile again."""
-    return envs.make(env), functools.partial(mpe.with_noise, mpe.BEHAVIOURS[behaviour])
-
-
-def noise_of_episodes(noise: float, power: float | None, num_episodes: int) -> np.ndarray:
-    """Chance of a uniform action in each episode [E]: noise, or 1 - (1 - noise) u**power with u from 0 to 1."""
-    if power is None:
-        return np.full(num_episodes, noise, np.float32)
-    return (1.0 - (1.0 - noise) * np.linspace(0.0, 1.0, num_episodes) ** power).astype(np.float32)
 
 
 @functools.cache

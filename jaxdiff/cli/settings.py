@@ -11,6 +11,7 @@ from jaxdiff.algorithms import ALGORITHMS
 from jaxdiff.multi import METHODS
 from jaxdiff.suggest import did_you_mean
 
+MPE_OPTIONS: Mapping[str, Any] = {"force": "omar", "speed_scale": 1.0, "sensitivity_scale": 1.0, "prey": "scripted"}
 # What runs did that are older than the setting: their configs are read by `eval` and `rerun` and lack these keys.
 OLDER_RUNS: Mapping[str, Any] = {
     "normalise_reward": False,
@@ -24,7 +25,7 @@ OLDER_RUNS: Mapping[str, Any] = {
     "maze": "",
     "agents": "independent",
     "shared_noise": False,
-    "mpe": {"force": "omar", "speed_scale": 1.0, "sensitivity_scale": 1.0, "prey": "scripted"},
+    "mpe": MPE_OPTIONS,
 }
 
 
@@ -77,7 +78,7 @@ def base_config(algorithm: str) -> ConfigDict:
             "maze": "",  # pointmaze-custom only: rows of #, O and G parted by backslashes, see docs/mazes.md
             "env_backend": "spring",  # brax tasks only: spring, positional, generalized or mjx
             # Tasks mpe-* only: their physics, the shift of a test, and the prey: scripted, or OMAR's file.
-            "mpe": {"force": "omar", "speed_scale": 1.0, "sensitivity_scale": 1.0, "prey": "scripted"},
+            "mpe": dict(MPE_OPTIONS),
             # Tasks with agents: how a method of one agent becomes theirs, one of WRAPPERS; "" if it is made for agents.
             "agents": "" if algorithm in METHODS else "independent",
             "shared_noise": False,  # agents draw the same noise while acting

@@ -12,7 +12,7 @@ from jaxdiff import data, envs, multi
 from jaxdiff.algorithms.normalise import normalise_obs, normalise_obs_running, obs_statistics
 from jaxdiff.algorithms.windows import windowed
 from jaxdiff.cli import pretrained
-from jaxdiff.cli.data import ensure_all
+from jaxdiff.cli.ensure import ensure_all
 from jaxdiff.cli.loops import make_loop
 from jaxdiff.cli.rewards import reward_transform, transform_rewards
 from jaxdiff.cli.settings import algorithm_module, is_online, make_settings, setting
@@ -145,6 +145,11 @@ def _for_agents(config: Mapping[str, Any], make: Callable[[Any, Spec], Algorithm
         return multi.wrapped(agents, make, model, spec, shared_noise=shared_noise)
     if spec.num_agents is None:
         raise ValueError(f"{name} is made for agents, and {spec.name} has none; choose another --config.env.")
+    if (setting(config, "history"), setting(config, "action_chunk")) != (1, 1):
+        raise ValueError(
+            f"config.history={setting(config, 'history')} and action_chunk={setting(config, 'action_chunk')}; {name} "
+            "is made for agents and takes neither: leave both 1, and see its own settings."
+        )
     if agents or shared_noise:
         raise ValueError(
             f"config.agents={agents!r} and shared_noise={shared_noise}; {name} is made for agents: leave them '' and "

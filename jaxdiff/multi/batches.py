@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff.data import Dataset, Segments, Windows
+from jaxdiff.multi.teams import together, with_id
 from jaxdiff.types import Array, Transition
 
 FEATURES = ("obs", "action", "next_obs")  # agents are their last axis but one
@@ -49,25 +50,25 @@ def fold(batch: Any, num_agents: int) -> Any:
     return jax.tree.map(lambda x: jax.lax.collapse(x, 0, 2), dataclasses.replace(shares, **named))
 
 
-def with_id(obs: Array, axis: int) -> Array:
-    """obs [.., A, .., O], agents on `axis`, with a one-hot id of A numbers appended to its features."""
-    num_agents = obs.shape[axis]
-    shape = [1] * (obs.ndim - 1) + [num_agents]
-    shape[axis] = num_agents
-    own = jnp.broadcast_to(jnp.eye(num_agents).reshape(shape), (*obs.shape[:-1], num_agents))
-    return jnp.concatenate([obs, own], axis=-1)
-
-
 def side_by_side(batch: Any) -> Any:
     """The batch of one big agent: features [.., A F], agent 0's first; rewards and returns are the agents' mean."""
     ranks, joined = TEAM_RANK[type(batch)], {}
     for field in dataclasses.fields(batch):
         value = getattr(batch, field.name)
         if field.name in FEATURES:
-            joined[field.name] = jax.lax.collapse(value, value.ndim - 2)
+            joined[field.name] = together(value)
         else:
             joined[field.name] = value if value.ndim == ranks[field.name] else jnp.mean(value, axis=-1)
     return type(batch)(**joined)
+
+
+def with_own_rewards(batch: Transition, num_agents: int) -> Transition:
+    """The batch with reward and discount [B, A]: those of the team, [B], repeated."""
+
+    def own(x: Array) -> Array:
+        return x if x.ndim == 2 else jnp.broadcast_to(x[:, None], (x.shape[0], num_agents))
+
+    return batch.replace(reward=own(batch.reward), discount=own(batch.discount))  # type: ignore[attr-defined,no-any-return]
 
 
 def split_dataset(dataset: Dataset, num_agents: int) -> Dataset:

@@ -21,11 +21,13 @@ from flax import struct
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.algorithms.optimiser import cosine_decay
+from jaxdiff.algorithms.chain_q import climb
 from jaxdiff.algorithms.policy import PolicyConfig
-from jaxdiff.algorithms.steps import initial_state, learn, next_state
+from jaxdiff.algorithms.steps import initial_state
+from jaxdiff.multi.batches import with_own_rewards
 from jaxdiff.multi.team_policy import make_team_policy
 from jaxdiff.multi.team_value import CriticConfig, make_team_value
+from jaxdiff.multi.teams import team_size
 from jaxdiff.rl import draw_candidate, ensure_decentralised, normalised_q_loss, td_target
 from jaxdiff.types import Algorithm, Array, Key, Metrics, PyTree, Spec, TrainState, Transition
 
@@ -71,8 +73,7 @@ def check(config: Config, spec: Spec) -> None:
       KeyError: an unknown factor or execution.
       ValueError: a factor that cannot be executed so, or a number out of range.
     """
-    if spec.num_agents is None:
-        raise ValueError(f"{spec.name} has no agents, and dof_policy is made for them; use diffusion_ql there.")
+    team_size(spec)
     ensure_decentralised(config.noise_factor, config.execution)
     for name in ("num_candidates", "ema_period"):
         if getattr(config, name) < 1:
@@ -99,8 +100,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
         shared_noise=config.shared_noise,
     )
     value = make_team_value(config.value_factor, config.critic, spec, share_params=config.share_params)
-    num_agents = spec.num_agents
-    assert num_agents is not None
+    num_agents = team_size(spec)
 
     def init(key: Key, hparams: HParams) -> TrainState:
         key_policy, key_critic = jax.random.split(key)
@@ -130,17 +130,8 @@ def make(config: Config, spec: Spec) -> Algorithm:
 
     def update(key: Key, state: TrainState, batch: Transition) -> tuple[TrainState, Metrics]:
         chex.assert_shape([batch.obs, batch.next_obs], (None, num_agents, spec.obs_dim))
-        batch = with_own_rewards(batch, num_agents)
-        h = state.hparams
-        key_critic, key_policy = jax.random.split(key)
-        rate, critic_rate = (cosine_decay(lr, state.step, h.lr_decay_steps) for lr in (h.lr, h.critic_lr))
-        critic = learn(state, "critic", lambda params: critic_loss(params, key_critic, state, batch), critic_rate)
-        actor = learn(
-            state, "policy", lambda params: policy_loss(params, critic.params, key_policy, state, batch), rate
-        )
-        moves = (state.step >= h.ema_start) & (state.step % config.ema_period == 0)
-        rates = {"policy": jnp.where(moves, h.ema_rate, 0.0), "critic": h.polyak}
-        return next_state(state, {"policy": actor, "critic": critic}, rates)
+        own = with_own_rewards(batch, num_agents)
+        return climb(key, state, own, critic_loss, policy_loss, config.ema_period)
 
     def act(key: Key, state: TrainState, obs: Array, memory: PyTree) -> tuple[Array, PyTree]:
         chex.assert_axis_dimension(obs, -1, spec.obs_dim)
@@ -157,11 +148,3 @@ def make(config: Config, spec: Spec) -> Algorithm:
 
     return Algorithm(init, update, act, lambda batch_shape: ())
 
-
-def with_own_rewards(batch: Transition, num_agents: int) -> Transition:
-    """The batch with reward and discount [B, A]: those of the team repeated."""
-
-    def own(x: Array) -> Array:
-        return x if x.ndim == 2 else jnp.broadcast_to(x[:, None], (x.shape[0], num_agents))
-
-    return batch.replace(reward=own(batch.reward), discount=own(batch.discount))  # type: ignore[attr-defined,no-any-return]

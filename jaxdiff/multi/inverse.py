@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff.data import Normaliser, Segments
+from jaxdiff.multi.teams import team_size
 from jaxdiff.networks import Mlp
 from jaxdiff.types import Array, Key, PyTree, Spec
 
@@ -37,8 +38,7 @@ def make_inverse(spec: Spec, hidden: tuple[int, ...], *, shared: bool) -> Invers
       hidden: widths of the MLP (ReLU).
       shared: one network for all agents; otherwise each has its own, parameters [A, ...].
     """
-    network, num_agents = Mlp(hidden, spec.action_dim, "relu"), spec.num_agents
-    assert num_agents is not None
+    network, num_agents = Mlp(hidden, spec.action_dim, "relu"), team_size(spec)
 
     def init(key: Key) -> PyTree:
         pair = jnp.zeros(2 * spec.obs_dim)

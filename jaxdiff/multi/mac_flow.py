@@ -28,7 +28,6 @@ Reference: Lee, Lee and Zhang 2025, arXiv:2511.05005; FQL: Park, Li and Levine 2
 
 from collections.abc import Callable
 import dataclasses
-from typing import NamedTuple
 
 import chex
 from flax import struct
@@ -41,7 +40,8 @@ from jaxdiff.algorithms.one_step import make_flow
 from jaxdiff.algorithms.optimiser import cosine_decay
 from jaxdiff.algorithms.policy import PolicyConfig
 from jaxdiff.algorithms.steps import initial_state, learn, next_state
-from jaxdiff.multi.batches import with_id
+from jaxdiff.multi.batches import with_own_rewards
+from jaxdiff.multi.teams import as_one, noise_keys, per_agent, team_size, together
 from jaxdiff.networks import Mlp
 from jaxdiff.rl import normalised_q_loss, td_target
 from jaxdiff.suggest import unknown_name
@@ -83,23 +83,6 @@ class HParams:
     act_temperature: float = 1.0  # scale of the noise an action is made of; 0: one action per observation
 
 
-class PerAgent(NamedTuple):
-    """A network of each agent's own, or one of all that is told which agent it is.
-
-    init(key) -> params, with a leading axis A unless shared
-    apply(params, obs [*B, A, O], x [*B, A, X]) -> agents on `out_axis`
-    """
-
-    init: Callable[[Key], PyTree]
-    apply: Callable[[PyTree, Array, Array], Array]
-
-
-def _agents(spec: Spec) -> int:
-    if spec.num_agents is None:
-        raise ValueError(f"{spec.name} has no agents, and this method is made for them; choose a method of one agent.")
-    return spec.num_agents
-
-
 def _check(config: Config) -> None:
     known = {"mixer": (config.mixer, TEAM_VALUES), "aggregate": (config.aggregate, AGGREGATES)}
     for field, (value, registry) in known.items():
@@ -119,30 +102,6 @@ def _check_batch(batch: Transition, spec: Spec) -> None:
     chex.assert_equal_shape_prefix([batch.obs, batch.action, batch.reward, batch.discount, batch.next_obs], 1)
 
 
-def per_agent(
-    make: Callable[[int], tuple[Callable[[Key], PyTree], Callable[[PyTree, Array, Array], Array]]],
-    spec: Spec,
-    *,
-    share_params: bool,
-    out_axis: int,
-) -> PerAgent:
-    """The network of one agent for all of them.
-
-    Args:
-      make: width of its observation -> (init, apply of (params, obs [*B, O], x [*B, X])).
-      spec: the task.
-      share_params: one network for all; its observation ends with a one-hot id.
-      out_axis: where agents are in the result; -1, or -2 before features.
-    """
-    num_agents = _agents(spec)
-    if share_params:
-        init, apply = make(spec.obs_dim + num_agents)
-        return PerAgent(init, lambda params, obs, x: apply(params, with_id(obs, obs.ndim - 2), x))
-    init, apply = make(spec.obs_dim)
-    stacked = jax.vmap(apply, in_axes=(0, -2, -2), out_axes=out_axis)
-    return PerAgent(lambda key: jax.vmap(init)(jax.random.split(key, num_agents)), stacked)
-
-
 def make(config: Config, spec: Spec) -> Algorithm:
     """Builds the algorithm for a task with agents.
 
@@ -151,11 +110,8 @@ def make(config: Config, spec: Spec) -> Algorithm:
       ValueError: a task without agents, a sampler that draws noise, and what `make_policy` raises.
     """
     _check(config)
-    num_agents, noise_dim = _agents(spec), spec.action_dim
-    team = dataclasses.replace(
-        spec, obs_dim=num_agents * spec.obs_dim, action_dim=num_agents * noise_dim, num_agents=None, history=1
-    )
-    flow = make_flow(config.policy, team)
+    num_agents, noise_dim = team_size(spec), spec.action_dim
+    flow = make_flow(config.policy, as_one(spec))
     team_value, aggregate = TEAM_VALUES[config.mixer], AGGREGATES[config.aggregate]
 
     def student(obs_dim: int) -> tuple[Callable[[Key], PyTree], Callable[[PyTree, Array, Array], Array]]:
@@ -175,17 +131,14 @@ def make(config: Config, spec: Spec) -> Algorithm:
     students = per_agent(student, spec, share_params=config.share_params, out_axis=-2)
     critics = per_agent(critic, spec, share_params=config.share_params, out_axis=-1)
 
-    def side_by_side(x: Array) -> Array:
-        return jax.lax.collapse(x, x.ndim - 2)
-
     def draw_noise(key: Key, batch_shape: tuple[int, ...]) -> Array:
         """z [*B, A, U]: agent i's numbers depend on the key and on i alone."""
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_agents))
+        keys = noise_keys(key, num_agents)
         return jax.vmap(lambda own: jax.random.normal(own, (*batch_shape, noise_dim)), out_axes=-2)(keys)
 
     def answer(params: PyTree, obs: Array, noise: Array) -> Array:
         if config.shared_noise:
-            noise = jnp.broadcast_to(side_by_side(noise)[..., None, :], (*obs.shape[:-1], num_agents * noise_dim))
+            noise = jnp.broadcast_to(together(noise)[..., None, :], (*obs.shape[:-1], num_agents * noise_dim))
         return students.apply(params, obs, noise)
 
     def init(key: Key, hparams: HParams) -> TrainState:
@@ -205,12 +158,12 @@ def make(config: Config, spec: Spec) -> Algorithm:
 
     def policy_loss(params: PyTree, key: Key, state: TrainState, batch: Transition) -> tuple[Array, Metrics]:
         key_flow, key_noise = jax.random.split(key)
-        team_obs = side_by_side(batch.obs)
-        flow_loss = jnp.mean(flow.loss(key_flow, params["flow"], team_obs, side_by_side(batch.action)))
+        team_obs = together(batch.obs)
+        flow_loss = jnp.mean(flow.loss(key_flow, params["flow"], team_obs, together(batch.action)))
         noise = draw_noise(key_noise, batch.obs.shape[:-2])
-        wanted = flow.action(state.params["policy"]["flow"], team_obs, side_by_side(noise))
+        wanted = flow.action(state.params["policy"]["flow"], team_obs, together(noise))
         found = answer(params["students"], batch.obs, noise)
-        distill_loss = jnp.mean(jnp.square(side_by_side(found) - wanted))
+        distill_loss = jnp.mean(jnp.square(together(found) - wanted))
         q = jnp.mean(team_value(critics.apply(state.params["critic"], batch.obs, jnp.clip(found, -1.0, 1.0))), axis=0)
         q_loss = normalised_q_loss(q, q) if config.normalise_q else -jnp.mean(q)
         loss = flow_loss + state.hparams.bc_weight * distill_loss + state.hparams.q_weight * q_loss
@@ -218,6 +171,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
         return loss, {"policy_loss": loss, **metrics}
 
     def update(key: Key, state: TrainState, batch: Transition) -> tuple[TrainState, Metrics]:
+        batch = with_own_rewards(batch, num_agents)
         _check_batch(batch, spec)
         h = state.hparams
         key_critic, key_policy = jax.random.split(key)

@@ -44,6 +44,7 @@ from jaxdiff.data import Dataset, Segment, Segments, check_padding, fit_normalis
 from jaxdiff.multi.egos import of_ego, of_everyone
 from jaxdiff.multi.inverse import make_inverse
 from jaxdiff.multi.team_acting import PlanSizes, centralised, decentralised
+from jaxdiff.multi.teams import team_size, together
 from jaxdiff.rl import agent_weights
 from jaxdiff.rl.factors import EXECUTIONS
 from jaxdiff.suggest import unknown_name
@@ -95,8 +96,7 @@ def check(config: Config, spec: Spec) -> None:
       KeyError: an unknown execution or padding.
       ValueError: a number out of range.
     """
-    if spec.num_agents is None:
-        raise ValueError(f"{spec.name} has no agents, and madiff plans for a team; use decision_diffuser there.")
+    team_size(spec)
     if config.execution not in EXECUTIONS:
         raise unknown_name("execution", config.execution, EXECUTIONS)
     check_padding(config.padding)
@@ -116,8 +116,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
       KeyError, ValueError: a name or a number out of range, see `check`, `make_planner` and `make_acting`.
     """
     check(config, spec)
-    assert spec.num_agents is not None
-    num_agents, dim, horizon = spec.num_agents, spec.obs_dim, config.planner.horizon
+    num_agents, dim, horizon = team_size(spec), spec.obs_dim, config.planner.horizon
     planner = make_planner(config.planner, num_agents * dim, (1,), Team(num_agents, config.attention))
     check_search(config.act.search, horizon, ranked=False)
     check_warm(planner.process, config.act.warm_calls)
@@ -133,7 +132,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
         return with_statistics(initial_state(params, hparams), blank_statistics(config.normaliser, spec))
 
     def known_in_training(key: Key, x0: Array) -> Known:
-        """x0 [B, T, A, O]; in training an example has one ego, so that batches are drawn alike for both executions."""
+        """What is known of x0 [B, T, A, O]: everyone's past, or that of one ego per example."""
         first = x0[:, : config.history]
         if config.execution == "centralised":
             return of_everyone(first, horizon)
@@ -152,7 +151,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
         cond = (relative_return(returns, statistics.returns), keep.astype(jnp.float32))
 
         def model_loss(params: PyTree, weights: Array) -> tuple[Array, Metrics]:
-            flat = jax.lax.collapse(x0, 2)
+            flat = together(x0)
             weight = jnp.broadcast_to(jnp.repeat(jnp.square(weights), dim), flat.shape[1:])
             counted = 1.0 - jnp.mean(jnp.broadcast_to(known.mask, flat.shape).astype(jnp.float32), axis=(1, 2))
             loss = jnp.mean(planner.loss(key_planner, params, flat, cond, known, weight) / counted)

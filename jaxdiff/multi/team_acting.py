@@ -13,7 +13,7 @@ from jaxdiff.algorithms.planner import Known, Planner, Warm
 from jaxdiff.algorithms.search import search
 from jaxdiff.algorithms.trajectories import statistics_of
 from jaxdiff.multi.egos import of_ego, of_everyone
-from jaxdiff.multi.wrappers import noise_keys
+from jaxdiff.multi.teams import apart, as_one, noise_keys, team_size, together
 from jaxdiff.types import Array, Key, PyTree, Spec, TrainState
 
 # (state, obs [*B, A, O], next_obs [*B, A, O]) -> action [*B, A, U]
@@ -40,38 +40,28 @@ def centralised(
     config: ActConfig, spec: Spec, planner: Planner, towards: TeamTowards, sizes: PlanSizes
 ) -> TeamActing:
     """One plan that begins with what all agents see, and each agent follows its rows of it."""
-    num_agents, dim = spec.num_agents, spec.obs_dim
-    assert num_agents is not None
-
-    def apart(x: Array) -> Array:
-        return x.reshape(*x.shape[:-1], num_agents, dim)
-
-    def together(x: Array) -> Array:
-        return jax.lax.collapse(x, x.ndim - 2)
+    num_agents, dim = team_size(spec), spec.obs_dim
 
     def heading(state: TrainState, obs: Array, next_obs: Array) -> Array:
-        return together(towards(state, apart(obs), apart(next_obs)))
+        return together(towards(state, apart(obs, num_agents), apart(next_obs, num_agents)))
 
     def propose(key: Key, state: TrainState, present: Present, last: Array | None) -> Proposal:
         units = statistics_of(state).obs
-        known = of_everyone(units.normalise(apart(present.past)), sizes.horizon)
+        known = of_everyone(units.normalise(apart(present.past, num_agents)), sizes.horizon)
 
         def draw(key: Key, known: Known) -> tuple[Array, Array, Array]:
             x, path = _drawn(key, state, planner, known, _warm(last, config), num_agents)
             return x, jnp.zeros(x.shape[:-2]), path
 
         found = search(key, draw, known, config.search)
-        obs, path = (together(units.unnormalise(apart(x))) for x in (found.x, found.path))
+        obs, path = (together(units.unnormalise(apart(x, num_agents))) for x in (found.x, found.path))
         return Proposal(found.x, found.value, obs, heading(state, obs, _after(obs)), path)
 
-    big = dataclasses.replace(
-        spec, num_agents=None, obs_dim=num_agents * dim, action_dim=num_agents * spec.action_dim, num_actions=None
-    )
-    acting = make_acting(config, big, propose, heading, dim=num_agents * dim, **_lengths(sizes))
+    acting = make_acting(config, as_one(spec), propose, heading, dim=num_agents * dim, **_lengths(sizes))
 
     def act(key: Key, state: TrainState, obs: Array, memory: PyTree) -> tuple[Array, PyTree]:
         action, memory = acting.act(key, state, together(obs), memory)
-        return action.reshape(*action.shape[:-1], num_agents, spec.action_dim), memory
+        return apart(action, num_agents), memory
 
     return TeamActing(act, acting.init_memory)
 
@@ -80,13 +70,12 @@ def decentralised(
     config: ActConfig, spec: Spec, planner: Planner, towards: TeamTowards, sizes: PlanSizes
 ) -> TeamActing:
     """Every agent draws a plan of its own that begins with what it sees, and follows its own rows."""
-    num_agents, dim = spec.num_agents, spec.obs_dim
-    assert num_agents is not None
+    num_agents, dim = team_size(spec), spec.obs_dim
     egos = jnp.arange(num_agents)
 
     def own(x: Array, axis: int) -> Array:
         """Each ego's rows of its own plan: [.., A, .., T, A O] with egos on `axis`, -> [.., A, .., T, O]."""
-        rows = x.reshape(*x.shape[:-1], num_agents, dim)
+        rows = apart(x, num_agents)
         return jnp.moveaxis(jnp.diagonal(rows, axis1=axis - 1, axis2=-2), -1, axis)
 
     def propose(key: Key, state: TrainState, present: Present, last: Array | None) -> Proposal:
@@ -110,7 +99,7 @@ def decentralised(
         action = towards(state, jnp.moveaxis(obs, -4, -2), jnp.moveaxis(_after(obs), -4, -2))
         return Proposal(found.x, found.value, obs, jnp.moveaxis(action, -2, -4), path)
 
-    alone = dataclasses.replace(spec, num_agents=None, num_actions=None)
+    alone = dataclasses.replace(spec, num_agents=None)
     acting = make_acting(config, alone, propose, towards, dim=num_agents * dim, **_lengths(sizes))
 
     def act(key: Key, state: TrainState, obs: Array, memory: PyTree) -> tuple[Array, PyTree]:

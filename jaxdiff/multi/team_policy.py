@@ -20,8 +20,7 @@ from jax.typing import ArrayLike
 
 from jaxdiff import diffusion
 from jaxdiff.algorithms.policy import PolicyConfig, PolicyNetwork, make_policy
-from jaxdiff.multi.batches import with_id
-from jaxdiff.multi.wrappers import noise_keys
+from jaxdiff.multi.teams import apart, as_one, noise_keys, team_size, together, with_id
 from jaxdiff.networks import AGENT_NETWORKS
 from jaxdiff.rl import NOISE_FACTORS, agent_weights
 from jaxdiff.suggest import unknown_name
@@ -77,14 +76,13 @@ def make_team_policy(
 
 
 def _product(config: PolicyConfig, spec: Spec, *, weighted: bool, share_params: bool, shared_noise: bool) -> TeamPolicy:
-    num_agents = spec.num_agents
-    assert num_agents is not None
+    num_agents = team_size(spec)
     obs_dim = spec.obs_dim + (num_agents if share_params else 0)
     alone = make_policy(config, dataclasses.replace(spec, num_agents=None, obs_dim=obs_dim))
     axis = None if share_params else 0
 
     def seen(obs: Array) -> Array:
-        return with_id(obs, obs.ndim - 2) if share_params else obs
+        return with_id(obs) if share_params else obs
 
     def init(key: Key) -> PyTree:
         net = alone.init(key) if share_params else jax.vmap(alone.init)(jax.random.split(key, num_agents))
@@ -106,8 +104,7 @@ def _product(config: PolicyConfig, spec: Spec, *, weighted: bool, share_params: 
 
 
 def _joint(config: PolicyConfig, spec: Spec) -> TeamPolicy:
-    num_agents = spec.num_agents
-    assert num_agents is not None
+    num_agents = team_size(spec)
     network = AGENT_NETWORKS["agent_mlp"](
         out=spec.action_dim,
         hidden=config.hidden,
@@ -117,12 +114,6 @@ def _joint(config: PolicyConfig, spec: Spec) -> TeamPolicy:
         agent_id=True,
     )
 
-    def flat(x: Array) -> Array:
-        return jax.lax.collapse(x, x.ndim - 2)
-
-    def apart(x: Array) -> Array:
-        return x.reshape(*x.shape[:-1], num_agents, -1)
-
     def init_network(key: Key) -> PyTree:
         return network.init(
             key, jnp.zeros((num_agents, spec.action_dim)), jnp.zeros(()), jnp.zeros((num_agents, spec.obs_dim))
@@ -130,19 +121,16 @@ def _joint(config: PolicyConfig, spec: Spec) -> TeamPolicy:
 
     def bind(params: PyTree) -> diffusion.Network:
         def forward(x: Array, t: Array, cond: Array) -> Array:
-            return flat(network.apply(params, apart(x), t, apart(cond)))  # type: ignore[arg-type]
+            return together(network.apply(params, apart(x, num_agents), t, apart(cond, num_agents)))  # type: ignore[arg-type]
 
         return forward
 
-    big = dataclasses.replace(
-        spec, num_agents=None, obs_dim=num_agents * spec.obs_dim, action_dim=num_agents * spec.action_dim
-    )
-    policy = make_policy(config, big, PolicyNetwork(init_network, bind))
+    policy = make_policy(config, as_one(spec), PolicyNetwork(init_network, bind))
 
     def loss(key: Key, params: PyTree, obs: Array, action: Array) -> Array:
-        return num_agents * jnp.expand_dims(policy.loss(key, params["net"], flat(obs), flat(action)), -1)
+        return num_agents * jnp.expand_dims(policy.loss(key, params["net"], together(obs), together(action)), -1)
 
     def sample(key: Key, params: PyTree, obs: Array, temperature: ArrayLike = 1.0) -> Array:
-        return apart(policy.sample(key, params["net"], flat(obs), temperature))
+        return apart(policy.sample(key, params["net"], together(obs), temperature), num_agents)
 
     return TeamPolicy(lambda key: {"net": policy.init(key)}, loss, lambda params: jnp.ones(1), sample)

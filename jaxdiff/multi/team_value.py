@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff.algorithms.critics import make_critics
-from jaxdiff.multi.batches import with_id
+from jaxdiff.multi.teams import as_one, per_agent, team_size, together
 from jaxdiff.networks import MIXERS
 from jaxdiff.suggest import unknown_name
 from jaxdiff.types import Array, Key, PyTree, Spec
@@ -67,18 +67,21 @@ def make_team_value(factor: str, config: CriticConfig, spec: Spec, *, share_para
     """
     if factor not in VALUE_FACTORS:
         raise unknown_name("value_factor", factor, VALUE_FACTORS)
-    num_agents = spec.num_agents
-    assert num_agents is not None
+    num_agents = team_size(spec)
     sizes = (config.hidden, config.activation, config.layer_norm, NUM_CRITICS)
     if factor == "central":
-        return _central(spec, num_agents, sizes)
-    obs_dim = spec.obs_dim + (num_agents if share_params else 0)
-    critics = make_critics(dataclasses.replace(spec, num_agents=None, obs_dim=obs_dim), *sizes)
+        return _central(spec, sizes)
+
+    def critic(obs_dim: int) -> tuple[Callable[[Key], PyTree], Callable[[PyTree, Array, Array], Array]]:
+        one = make_critics(dataclasses.replace(spec, obs_dim=obs_dim), *sizes)
+        return one.init, one.q
+
+    critics = per_agent(critic, spec, share_params=share_params, out_axis=-1)
     mixer = MIXERS[factor](width=config.mixer_width, hidden=config.mixer_hidden) if factor != "own" else None
 
     def init(key: Key) -> PyTree:
         key_own, key_mixer = jax.random.split(key)
-        own = critics.init(key_own) if share_params else jax.vmap(critics.init)(jax.random.split(key_own, num_agents))
+        own = critics.init(key_own)
         if factor != "qmix":
             return {"own": own}
         assert mixer is not None
@@ -87,14 +90,13 @@ def make_team_value(factor: str, config: CriticConfig, spec: Spec, *, share_para
         return {"own": own, "mixer": jax.vmap(lambda k: mixer.init(k, *nothing))(keys)}
 
     def own(params: PyTree, obs: Array, action: Array) -> Array:
-        seen = with_id(obs, obs.ndim - 2) if share_params else obs
-        return jax.vmap(critics.q, (None if share_params else 0, -2, -2), -1)(params["own"], seen, action)
+        return critics.apply(params["own"], obs, action)
 
     def total(params: PyTree, obs: Array, action: Array) -> Array:
         q = own(params, obs, action)
         if mixer is None:
             return q
-        state = jax.lax.collapse(obs, obs.ndim - 2)
+        state = together(obs)
         weights = params.get("mixer", {})
 
         def mixed(weights: PyTree, q: Array) -> Array:
@@ -108,19 +110,13 @@ def make_team_value(factor: str, config: CriticConfig, spec: Spec, *, share_para
     return TeamValue(init, own, total, rewards)
 
 
-def _central(spec: Spec, num_agents: int, sizes: tuple[tuple[int, ...], str, bool, int]) -> TeamValue:
-    big = dataclasses.replace(
-        spec, num_agents=None, obs_dim=num_agents * spec.obs_dim, action_dim=num_agents * spec.action_dim
-    )
-    critics = make_critics(big, *sizes)
-
-    def flat(x: Array) -> Array:
-        return jax.lax.collapse(x, x.ndim - 2)
+def _central(spec: Spec, sizes: tuple[tuple[int, ...], str, bool, int]) -> TeamValue:
+    critics = make_critics(as_one(spec), *sizes)
 
     def own(params: PyTree, obs: Array, action: Array) -> Array:
         raise ValueError("value_factor='central' has no value of a single agent; act with num_candidates=1.")
 
     def total(params: PyTree, obs: Array, action: Array) -> Array:
-        return jnp.expand_dims(critics.q(params, flat(obs), flat(action)), -1)
+        return jnp.expand_dims(critics.q(params, together(obs), together(action)), -1)
 
     return TeamValue(critics.init, own, total, lambda reward: jnp.mean(reward, axis=-1, keepdims=True))

@@ -19,7 +19,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.multi.batches import fold, fold_dataset, side_by_side, split, split_dataset, with_id
+from jaxdiff.multi.batches import fold, fold_dataset, side_by_side, split, split_dataset
+from jaxdiff.multi.teams import apart, as_one, noise_keys, team_size, together, with_id
 from jaxdiff.suggest import unknown_name
 from jaxdiff.types import Algorithm, Array, Key, Metrics, PyTree, Spec, TrainState
 
@@ -40,7 +41,7 @@ def independent(make: Make, config: Any, spec: Spec, *, shared_noise: bool = Fal
     Raises:
       ValueError: a task without agents, a method that must decide for itself, and what `make` raises.
     """
-    num_agents = _agents(spec)
+    num_agents = team_size(spec)
     inner = _inner(make, config, dataclasses.replace(spec, num_agents=None))
     stacked = jax.vmap(inner.update, (0, STACKED, 0), (STACKED, 0))
 
@@ -73,7 +74,7 @@ def shared(make: Make, config: Any, spec: Spec, *, shared_noise: bool = False) -
 
     Args and Raises: as `independent`.
     """
-    num_agents = _agents(spec)
+    num_agents = team_size(spec)
     with_ids = dataclasses.replace(spec, num_agents=None, obs_dim=spec.obs_dim + num_agents)
     inner = _inner(make, config, with_ids)
 
@@ -86,7 +87,7 @@ def shared(make: Make, config: Any, spec: Spec, *, shared_noise: bool = False) -
             return inner.act(key, state, obs, memory)
 
         keys = noise_keys(key, num_agents, shared=shared_noise)
-        agents_first = jnp.moveaxis(with_id(obs, obs.ndim - 2), -2, 0)
+        agents_first = jnp.moveaxis(with_id(obs), -2, 0)
         action, memory = _over_agents(inner, one)((keys, agents_first, memory))
         return jnp.moveaxis(action, 0, -2), memory
 
@@ -102,20 +103,17 @@ def joint(make: Make, config: Any, spec: Spec, *, shared_noise: bool = False) ->
 
     Args and Raises: as `independent`; there is one noise anyway.
     """
-    num_agents = _agents(spec)
+    num_agents = team_size(spec)
     if shared_noise:
         raise ValueError("agents=joint and shared_noise=True; a joint policy draws for all at once: leave it False.")
-    big = dataclasses.replace(
-        spec, num_agents=None, obs_dim=num_agents * spec.obs_dim, action_dim=num_agents * spec.action_dim
-    )
-    inner = _inner(make, config, big)
+    inner = _inner(make, config, as_one(spec))
 
     def update(key: Key, state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         return inner.update(key, state, side_by_side(batch))
 
     def act(key: Key, state: TrainState, obs: Array, memory: PyTree) -> tuple[Array, PyTree]:
-        action, memory = inner.act(key, state, jax.lax.collapse(obs, obs.ndim - 2), memory)
-        return action.reshape(*action.shape[:-1], num_agents, spec.action_dim), memory
+        action, memory = inner.act(key, state, together(obs), memory)
+        return apart(action, num_agents), memory
 
     def fit(state: TrainState, dataset: Any) -> TrainState:
         assert inner.fit is not None
@@ -139,12 +137,6 @@ def wrapped(name: str, make: Make, config: Any, spec: Spec, *, shared_noise: boo
     if spec.num_agents is None:
         return make(config, spec)
     return WRAPPERS[name](make, config, spec, shared_noise=shared_noise)
-
-
-def _agents(spec: Spec) -> int:
-    if spec.num_agents is None:
-        raise ValueError(f"{spec.name} has no agents; make the method for it without a wrapper.")
-    return spec.num_agents
 
 
 def _inner(make: Make, config: Any, spec: Spec) -> Algorithm:
@@ -174,9 +166,3 @@ def _stacked_memory(inner: Algorithm, num_agents: int) -> Callable[[tuple[int, .
 def _over_agents(inner: Algorithm, act: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """act over a leading agent axis. One after another for planners, whose condition vmap would make them plan anew."""
     return (lambda args: jax.lax.map(act, args)) if inner.plan is not None else jax.vmap(act)
-
-
-def noise_keys(key: Key, num_agents: int, *, shared: bool) -> Key:
-    """[A] keys: an agent's depends on its number alone, or not even on that."""
-    numbers = jnp.zeros(num_agents, jnp.int32) if shared else jnp.arange(num_agents)
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)

@@ -2,15 +2,12 @@
 
 from jaxdiff.rl.conservative import cql_penalty, max_backup, soft_backup
 from jaxdiff.rl.factors import (
-    DATA_FACTORS,
     NOISE_FACTORS,
     Factor,
     agent_weights,
     ensure_decentralised,
-    factored_loss,
 )
 from jaxdiff.rl.implicit import awr_weight, expectile_loss, expectile_policy_weight
-from jaxdiff.rl.mixing import greedy, vdn
 from jaxdiff.rl.on_policy import (
     Moments,
     clipped_surrogate,
@@ -23,7 +20,6 @@ from jaxdiff.rl.on_policy import (
 from jaxdiff.rl.updates import draw_candidate, normalised_q_loss, polyak, select_candidate, td_target
 
 __all__ = [
-    "DATA_FACTORS",
     "NOISE_FACTORS",
     "Factor",
     "Moments",
@@ -35,9 +31,7 @@ __all__ = [
     "ensure_decentralised",
     "expectile_loss",
     "expectile_policy_weight",
-    "factored_loss",
     "generalised_advantage",
-    "greedy",
     "init_moments",
     "kl_estimate",
     "max_backup",
@@ -48,5 +42,4 @@ __all__ = [
     "soft_backup",
     "td_target",
     "update_moments",
-    "vdn",
 ]

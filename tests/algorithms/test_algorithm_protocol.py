@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 import dataclasses
+import functools
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ BATCH = 8
 class Entry(NamedTuple):
     """An algorithm at its smallest, with its functions compiled once for the whole module."""
 
+    name: str
     module: ModuleType
     algorithm: Algorithm
     init: Callable[..., TrainState]
@@ -109,7 +111,22 @@ def make_rollout(entry: Entry, seed: int) -> Rollout:
 
 @pytest.fixture(scope="module", params=list(ALGORITHMS))
 def entry(request: pytest.FixtureRequest) -> Entry:
-    module = ALGORITHMS[request.param]
+    return entry_of(request.param)
+
+
+@pytest.fixture(scope="module")
+def start(entry: Entry) -> TrainState:
+    return start_of(entry.name)
+
+
+@pytest.fixture(scope="module")
+def after(entry: Entry) -> tuple[TrainState, dict[str, jax.Array]]:
+    return after_of(entry.name)
+
+
+@functools.cache
+def entry_of(name: str) -> Entry:
+    module = ALGORITHMS[name]
     algorithm = module.make(small_config(module), SPEC)
     traced: list[None] = []
 
@@ -118,17 +135,20 @@ def entry(request: pytest.FixtureRequest) -> Entry:
         return algorithm.update(key, state, batch)
 
     donating = quick_jit(update, donate_argnums=1)
-    return Entry(module, algorithm, quick_jit(algorithm.init), donating, quick_jit(algorithm.act), traced)
+    return Entry(name, module, algorithm, quick_jit(algorithm.init), donating, quick_jit(algorithm.act), traced)
 
 
-@pytest.fixture(scope="module")
-def start(entry: Entry) -> TrainState:
-    return entry.init(jax.random.key(0), hparams_of(entry.module))
+@functools.cache
+def start_of(name: str) -> TrainState:
+    entry = entry_of(name)
+    return entry.init(jax.random.key(0), hparams_of(entry.module))  # type: ignore[no-any-return]
 
 
-@pytest.fixture(scope="module")
-def after(entry: Entry, start: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
-    return entry.update(jax.random.key(1), start, entry.batch())
+@functools.cache
+def after_of(name: str) -> tuple[TrainState, dict[str, jax.Array]]:
+    """The first state after one update, and its metrics."""
+    entry = entry_of(name)
+    return entry.update(jax.random.key(1), start_of(name), entry.batch())
 
 
 def leaves_of(tree: Any) -> list[np.ndarray]:
@@ -240,8 +260,9 @@ def quick_eager() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", False)
 
 
-# A flow with its one-step policy, and an on-policy chain with a scan inside the update.
-# What eager execution could show, such as a branch on a value, tracing refuses in all of them.
+# A flow with its one-step policy, and an on-policy chain with a scan inside the update: an eager update compiles every
+# operation by itself, which is dear. What eager execution could show, such as a branch on a value, tracing refuses in
+# all of them.
 EAGER = ("fql", "dppo")
 
 # Networks with periods, a chain that a critic climbs, a flow, a scan inside the update, trajectories. What vmap lacks a
@@ -249,23 +270,25 @@ EAGER = ("fql", "dppo")
 LANES = ("td3_bc", "diffusion_ql", "fql", "dppo", "diffuser")
 
 
-def test_jit_equals_eager(entry, start, after, quick_eager):
-    if entry.module not in [ALGORITHMS[name] for name in EAGER]:
-        pytest.skip("as its kind, see EAGER: an eager update compiles every operation by itself")
-    eager = entry.algorithm.update(jax.random.key(1), start, entry.batch())
-    for a, b in zip(leaves_of(eager), leaves_of(after), strict=True):
+@pytest.mark.parametrize("name", EAGER)
+def test_jit_equals_eager(name, quick_eager):
+    entry = entry_of(name)
+    eager = entry.algorithm.update(jax.random.key(1), start_of(name), entry.batch())
+    for a, b in zip(leaves_of(eager), leaves_of(after_of(name)), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
 
 
 def test_update_takes_a_leading_axis_of_lanes(entry, start, after):
-    lanes = lambda tree: jax.tree.map(lambda x: jax.ShapeDtypeStruct((3, *x.shape), x.dtype), tree)  # noqa: E731
+    def lanes(tree):
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((3, *x.shape), x.dtype), tree)
+
     update = jax.vmap(entry.algorithm.update, in_axes=(0, 0, None))
     assert jax.eval_shape(update, lanes(jax.random.key(0)), lanes(start), entry.batch()) == lanes(after)
 
 
-def test_lanes_under_vmap_equal_lone_runs(entry):
-    if entry.module not in [ALGORITHMS[name] for name in LANES]:
-        pytest.skip("as its kind, see LANES: one more update to compile")
+@pytest.mark.parametrize("name", LANES)
+def test_lanes_under_vmap_equal_lone_runs(name):
+    entry = entry_of(name)
     batches = [entry.batch(k) for k in range(3)]
     rates = [hparams_of(entry.module, **learning_rates(entry.module, 1e-3 * lane)) for lane in range(3)]
     starts = [entry.init(jax.random.key(lane), rate) for lane, rate in enumerate(rates)]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxdiff.cli.main import main
-from jaxdiff.cli.make_data import noise_of_episodes
+from jaxdiff.cli.make_scripted import noise_of_episodes
 from jaxdiff.data import card as cards
 from jaxdiff.data import catalog, load
 from jaxdiff.envs import make, mpe

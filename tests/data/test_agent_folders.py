@@ -7,7 +7,7 @@ from agent_folders import A, agent_rows, save_agents, save_team, save_vault, tea
 import numpy as np
 import pytest
 
-from jaxdiff.cli.data import ensure_all
+from jaxdiff.cli.ensure import ensure_all
 from jaxdiff.cli.main import main
 from jaxdiff.data import load
 from jaxdiff.data.card import read_card

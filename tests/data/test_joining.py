@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from synthetic_d4rl import random_arrays
 
-from jaxdiff.cli.data import ensure_all
+from jaxdiff.cli.ensure import ensure_all
 from jaxdiff.data import join, load
 
 

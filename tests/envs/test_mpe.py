@@ -9,6 +9,7 @@ from numpy_mpe import Game
 import pytest
 from quick_jit import quick_jit
 
+from jaxdiff.data.reference import reference_scores
 from jaxdiff.envs import make, mpe
 from jaxdiff.envs.mpe import prey as preys
 from jaxdiff.envs.mpe import tasks, world
@@ -299,3 +300,9 @@ def test_a_speed_is_limited_along_its_direction():
         jnp.zeros((1, 2)), jnp.array([[4.0, 3.0]]), jnp.zeros((0, 2)), jnp.zeros((1, 2)), bodies
     )
     np.testing.assert_allclose(velocity, [[0.8, 0.6]], rtol=1e-6)
+
+
+def test_the_published_scores_stand_in_data_and_tasks_alike():
+    """The two rooms may not import each other."""
+    for task, scores in mpe.OMAR_SCORES.items():
+        assert reference_scores(f"simple_{task}") == scores

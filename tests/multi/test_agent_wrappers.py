@@ -14,7 +14,7 @@ from jaxdiff.algorithms.planner import PlannerConfig
 from jaxdiff.algorithms.policy import PolicyConfig
 from jaxdiff.data import Dataset, Segments, Windows
 from jaxdiff.multi import WRAPPERS, wrapped
-from jaxdiff.multi.batches import fold, side_by_side, split
+from jaxdiff.multi.batches import fold, side_by_side, split, with_own_rewards
 from jaxdiff.types import Spec, Transition
 
 A, B = 3, 4
@@ -121,6 +121,15 @@ def test_batches_are_arranged_agent_by_agent(team_reward):
             np.testing.assert_array_equal(folded.action[i * B + b], batch.action[b, i])
             np.testing.assert_array_equal(big.next_obs[b, 2 * i : 2 * i + 2], batch.next_obs[b, i])
     np.testing.assert_allclose(big.reward, batch.reward if team_reward else batch.reward.mean(axis=1))
+
+
+@pytest.mark.parametrize("team_reward", [False, True])
+def test_a_reward_of_the_team_is_everyones_and_ones_own_stays(team_reward):
+    batch = make_batch(team_reward=team_reward)
+    own = with_own_rewards(batch, A)
+    for i in range(A):
+        np.testing.assert_array_equal(own.reward[:, i], batch.reward if team_reward else batch.reward[:, i])
+        np.testing.assert_array_equal(own.discount[:, i], batch.discount if team_reward else batch.discount[:, i])
 
 
 def test_stretches_and_windows_have_their_agents_on_the_same_axes():

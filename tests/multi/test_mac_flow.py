@@ -269,8 +269,14 @@ def test_a_task_without_agents_is_refused():
         mac_flow.make(mac_flow.Config(), dataclasses.replace(SPEC, name="alone", num_agents=None))
 
 
-@pytest.mark.parametrize(("field", "shape"), [("obs", (8, 3, 3)), ("action", (8, 2, 1)), ("reward", (8,))])
+@pytest.mark.parametrize(("field", "shape"), [("obs", (8, 3, 3)), ("action", (8, 2, 1)), ("reward", (8, 3))])
 def test_a_batch_of_another_shape_is_refused_with_the_shape(default, batch, field, shape):
     wrong = dataclasses.replace(jax.tree.map(lambda x: x[:8], batch), **{field: jnp.zeros(shape)})
     with pytest.raises(AssertionError, match=str(shape[-1])):
         default.algorithm.update(jax.random.key(0), default.start, wrong)
+
+
+def test_one_reward_for_the_team_will_do(default, batch):
+    team = dataclasses.replace(batch, reward=batch.reward[:, 0], discount=batch.discount[:, 0])
+    state, _ = jax.eval_shape(default.algorithm.update, jax.random.key(0), default.start, team)
+    assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, default.start)

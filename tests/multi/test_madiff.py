@@ -171,7 +171,7 @@ def test_discrete_actions_are_learned_among_those_that_are_allowed():
 @pytest.mark.parametrize(
     ("changes", "spec", "message"),
     [
-        ({}, dataclasses.replace(SPEC, num_agents=None), "team has no agents.*decision_diffuser"),
+        ({}, dataclasses.replace(SPEC, num_agents=None), "team has no agents.*a method of one agent"),
         ({"history": 4}, SPEC, "history=4; both must be at least 1, and the history shorter than horizon=4"),
         ({"execution": "centralised", "shared_noise": True}, SPEC, "one plan has one noise"),
     ],
