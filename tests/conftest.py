@@ -11,6 +11,9 @@ import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Programs of tests are small and run briefly: most of their time is compiling, and this halves it. One setting for the
+# whole session, since two would differ in the last bits. Where running is most of it: `full_compile`.
+jax.config.update("jax_disable_most_optimizations", True)
 if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 

@@ -135,7 +135,6 @@ def test_a_frozen_lane_stays_frozen_and_reports_nan(chunk):
 @pytest.fixture(scope="module", params=["vmap", "map"])
 def pack(request: pytest.FixtureRequest) -> Iterator[Callable[[list[float], list[int]], Any]]:
     """(rates, seeds) -> lanes and metrics after forty updates side by side, under one lane mode."""
-    jax.config.update("jax_disable_most_optimizations", True)  # compiles in half the time
     advance = sweep.over_lanes(train.make_chunk(toy(), 8), request.param)
     init = quick_jit(jax.vmap(lambda h, seed: train.init_lane(toy(), h, seed)))
 
@@ -145,7 +144,6 @@ def pack(request: pytest.FixtureRequest) -> Iterator[Callable[[list[float], list
 
     run.mode = request.param  # type: ignore[attr-defined]
     yield run
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.mark.parametrize("lr", [np.nan, np.inf, 1e30])

@@ -1,6 +1,6 @@
 """What every algorithm of the registry promises to the loops: shapes, purity, traced knobs, lanes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 import dataclasses
 import functools
 from types import ModuleType
@@ -252,14 +252,6 @@ def test_update_is_a_function_of_its_arguments(entry, start, after):
     assert drawn or not has_chain(entry.module)
 
 
-@pytest.fixture
-def quick_eager() -> Iterator[None]:
-    """Every operation is compiled by itself; this halves what that takes."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 # A flow with its one-step policy, and an on-policy chain with a scan inside the update: an eager update compiles every
 # operation by itself, which is dear. What eager execution could show, such as a branch on a value, tracing refuses in
 # all of them.
@@ -271,7 +263,7 @@ LANES = ("td3_bc", "diffusion_ql", "fql", "dppo", "diffuser")
 
 
 @pytest.mark.parametrize("name", EAGER)
-def test_jit_equals_eager(name, quick_eager):
+def test_jit_equals_eager(name):
     entry = entry_of(name)
     eager = entry.algorithm.update(jax.random.key(1), start_of(name), entry.batch())
     for a, b in zip(leaves_of(eager), leaves_of(after_of(name)), strict=True):

@@ -3,7 +3,7 @@
 Reference: Pan et al. 2022, arXiv:2111.11188, sections 3.2 and 4, and the released code.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from corner_bandit import CornerBandit, near_corners
@@ -30,14 +30,6 @@ class Built(NamedTuple):
     algorithm: Algorithm
     update: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
     start: TrainState
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compile() -> Iterator[None]:
-    """Nothing here runs long enough for optimised programs to pay."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def hparams(**changes: float) -> omar.HParams:

@@ -34,8 +34,8 @@ def sweep_methods():
 
 
 @pytest.fixture(scope="package")
-def quick_compile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Programs compile in half the time, and once: nothing is optimised, and a cache on disk is shared.
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Programs compile once: a cache on disk is shared.
 
     Without a cache of their own the commands would keep compiled programs in the home folder.
     """
@@ -45,9 +45,7 @@ def quick_compile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             folder = str(tmp_path_factory.mktemp("compiled"))
             patch.setenv("JAX_COMPILATION_CACHE_DIR", folder)
             jax.config.update("jax_compilation_cache_dir", folder)
-        jax.config.update("jax_disable_most_optimizations", True)
         yield
-        jax.config.update("jax_disable_most_optimizations", False)
         jax.config.update("jax_compilation_cache_dir", before)
 
 
@@ -62,7 +60,7 @@ def bandit_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="package")
-def study(tmp_path_factory: pytest.TempPathFactory, bandit_data: Path, quick_compile: None) -> list[str]:
+def study(tmp_path_factory: pytest.TempPathFactory, bandit_data: Path, compiled_once: None) -> list[str]:
     """Arguments of `jaxdiff sweep` without --workdir: 3 members in 2 groups."""
     path = tmp_path_factory.mktemp("study") / "study.py"
     path.write_text(STUDY)

@@ -60,7 +60,7 @@ def test_operations_of_products_loops_and_branches():
     assert matrix_flops(convolve, image, kernel) == 2 * (2 * 5 * 6) * (3 * 3)
 
 
-def test_bench_writes_what_it_prints(quick_compile, monkeypatch, tmp_path, capsys):
+def test_bench_writes_what_it_prints(compiled_once, monkeypatch, tmp_path, capsys):
     out = tmp_path / "bench.json"
     flags = ["--lanes=2", "--modes=map", "--seconds=0.01", "--repeats=2", f"--out={out}"]
     monkeypatch.setattr(flops, "PEAK_SECONDS", 0.01)

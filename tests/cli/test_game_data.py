@@ -14,7 +14,7 @@ STEPS = 1000
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, quick_compile):
+def made(tmp_path_factory, compiled_once):
     """Paths of datasets, each made once."""
     folder, paths = tmp_path_factory.mktemp("games"), {}
 

@@ -33,7 +33,7 @@ def returns_of(folder: Path, *flags: str) -> np.ndarray:
     return np.concatenate([np.float32(pack["returns"]) for pack in files.read_json(out)["packs"]])
 
 
-def test_histories_and_chunks_come_back_with_a_saved_policy(tmp_path, monkeypatch, quick_compile):
+def test_histories_and_chunks_come_back_with_a_saved_policy(tmp_path, monkeypatch, compiled_once):
     """Acting again by training's own evaluation keys gives its episodes, through two decisions of two actions."""
     np.savez(tmp_path / "recall.npz", **recall_episodes(0, num_episodes=16))
     (tmp_path / "config.py").write_text(SETTINGS)

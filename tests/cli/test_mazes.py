@@ -14,7 +14,7 @@ from jaxdiff.data import card as cards
 from jaxdiff.data import catalog, load
 from jaxdiff.envs import make, rooms
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 MAZE = r"#####\#OOO#\###O#\#GOO#\#####"
 

@@ -16,7 +16,7 @@ STEPS = 1010  # 40 episodes of 25, and one that is cut
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, quick_compile):
+def made(tmp_path_factory, compiled_once):
     """Paths of datasets, each made once."""
     folder, paths = tmp_path_factory.mktemp("mpe"), {}
 

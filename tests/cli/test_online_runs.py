@@ -61,7 +61,7 @@ def sweep_backwards():
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory, quick_compile: None) -> str:
+def config(tmp_path_factory: pytest.TempPathFactory, compiled_once: None) -> str:
     """The value of --config, without what stands behind its colon."""
     path = tmp_path_factory.mktemp("config") / "small.py"
     path.write_text(CONFIG)

@@ -31,7 +31,7 @@ def get_config(dataset):
 
 
 @pytest.fixture(scope="module")
-def planned(tmp_path_factory, quick_compile):
+def planned(tmp_path_factory, compiled_once):
     """(run folder, page): a config that was trained because it was planned with, and its plans."""
     folder = tmp_path_factory.mktemp("planner")
     rng = np.random.default_rng(0)

@@ -52,7 +52,7 @@ COMMAND = "import sys; from jaxdiff.cli.main import main; sys.exit(main(sys.argv
 
 
 @pytest.fixture(scope="module")
-def maze(tmp_path_factory: pytest.TempPathFactory, quick_compile: None) -> Path:
+def maze(tmp_path_factory: pytest.TempPathFactory, compiled_once: None) -> Path:
     """Two thousand steps in the smallest maze, made by the command."""
     path = tmp_path_factory.mktemp("maze") / "umaze.hdf5"
     assert cli.main(["data", "make", "pointmaze-umaze", "--steps=2000", f"--out={path}"]) == 0

@@ -56,7 +56,7 @@ def sweep_nothing():
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory, bandit_data: Path, quick_compile: None) -> str:
+def config(tmp_path_factory: pytest.TempPathFactory, bandit_data: Path, compiled_once: None) -> str:
     """The value of --config."""
     path = tmp_path_factory.mktemp("config") / "bandit.py"
     path.write_text(CONFIG)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from synthetic_d4rl import random_arrays
 
-from jaxdiff.cli import data as command
+from jaxdiff.cli import ensure
 from jaxdiff.cli.main import main
 from jaxdiff.data import catalog, load
 from jaxdiff.data.card import card_path, file_sha256, read_card
@@ -51,20 +51,20 @@ def test_make_without_out_names_unusual_arguments(root):
 
 def test_ensure_makes_a_missing_dataset_once(root, monkeypatch, capsys):
     made = []
-    monkeypatch.setattr(command, "make", lambda name, path: (made.append(name), path.parent.mkdir(), path.touch()))
+    monkeypatch.setattr(ensure, "make", lambda name, path: (made.append(name), path.parent.mkdir(), path.touch()))
     for _ in range(2):
-        assert command.ensure("pointmaze-umaze") == root / "pointmaze-umaze.hdf5"
+        assert ensure.ensure("pointmaze-umaze") == root / "pointmaze-umaze.hdf5"
     assert made == ["pointmaze-umaze"]
     assert "making pointmaze-umaze" in capsys.readouterr().err
 
 
 def test_ensure_takes_a_path_at_its_word(save, arrays):
     path = save(arrays)
-    assert command.ensure(path) == path
+    assert ensure.ensure(path) == path
     with pytest.raises(FileNotFoundError, match="did you mean 'data.hdf5'"):
-        command.ensure(path.with_name("dota.hdf5"))
+        ensure.ensure(path.with_name("dota.hdf5"))
     with pytest.raises(KeyError, match="unknown dataset 'pointmaze-umazes'; did you mean 'pointmaze-umaze'"):
-        command.ensure("pointmaze-umazes")
+        ensure.ensure("pointmaze-umazes")
 
 
 def test_info_describes_a_file(save, capsys):
@@ -174,7 +174,7 @@ def test_import_refuses_before_it_writes_and_names_the_file_it_read(save, arrays
 
 
 def test_long_training_is_not_started_for_a_folder_that_takes_no_file(root, monkeypatch, capsys):
-    monkeypatch.setattr(command, "make", lambda *args, **kwargs: pytest.fail("it was started"))
+    monkeypatch.setattr(ensure, "make", lambda *args, **kwargs: pytest.fail("it was started"))
     root.write_text("a file in the data folder's place")
     assert main(["data", "make", "brax-halfcheetah", "--quality=medium"]) == 2
     assert f"{root}: is a file, where a folder is needed; choose another --out" in capsys.readouterr().err

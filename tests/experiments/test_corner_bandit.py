@@ -1,6 +1,5 @@
 """The bandit study: shares of counted points, two algorithms trained for a moment, none left out in silence."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -19,14 +18,6 @@ from jaxdiff.envs import probes
 SEEDS = (0, 3)
 NUM_UPDATES = 4
 NAMES = ("td3_bc", "diffusion_bc")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compile() -> Iterator[None]:
-    """Nothing here runs long enough for optimised programs to pay."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module", params=NAMES)

@@ -6,7 +6,7 @@ answer a constant make their actions constants, too. So no noise has to be repro
 Reference: Lee, Lee and Zhang 2025, arXiv:2511.05005.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 import dataclasses
 from typing import Any, NamedTuple
 
@@ -34,14 +34,6 @@ class Built(NamedTuple):
     algorithm: Algorithm
     update: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
     start: TrainState
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compile() -> Iterator[None]:
-    """Nothing here runs long enough for optimised programs to pay."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def hparams(**changes: float) -> mac_flow.HParams:
