@@ -151,9 +151,17 @@ class Env(NamedTuple):
     step(env_state, action) -> (env_state, TimeStep)
     spec: static facts
     facts: names and arrays a picture or a report may want (a maze's walls, a goal); never read by training
+    bind(hparams) -> the same task, those of its numbers that are a lane's own taken from its hyperparameters; loops and
+      evaluation call it where they are traced. None: the task has no such numbers
     """
 
     reset: Callable[[Key], tuple[PyTree, Array]]
     step: Callable[[PyTree, Array], tuple[PyTree, TimeStep]]
     spec: Spec
     facts: Mapping[str, Any] = {}
+    bind: Callable[[Any], "Env"] | None = None
+
+
+def bound(env: Env, hparams: Any) -> Env:
+    """The task as a lane with these hyperparameters meets it."""
+    return env if env.bind is None else env.bind(hparams)
