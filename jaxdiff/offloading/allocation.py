@@ -11,7 +11,7 @@ from jaxdiff.types import Array
 NUM_HALVINGS = 60  # of a bracket whose ends differ by K**2 max(gamma) / min(gamma) at most: past float32's last bit
 
 
-def gamma_exact(v: ArrayLike, backlog: Array, count: Array, work: Array) -> Array:
+def gamma_exact(v: Array | float, backlog: Array, count: Array, work: Array) -> Array:
     """Weight of 1 / f_k in the objective of a slot: the delays of all tasks of network k at the RSU, times V.
 
     gamma_k = V (n_k Q_k + W_k + (n_k - 1) W_k / 2)
@@ -30,7 +30,7 @@ def gamma_exact(v: ArrayLike, backlog: Array, count: Array, work: Array) -> Arra
     return v * (count * backlog + work + 0.5 * (count - 1) * work)
 
 
-def gamma_paper(v: ArrayLike, backlog: Array, count: Array, work: Array) -> Array:
+def gamma_paper(v: Array | float, backlog: Array, count: Array, work: Array) -> Array:
     """The weight as the paper prints it, which has the backlog once: V (Q_k + W_k + (n_k - 1) W_k / 2).
 
     Expanding the paper's own eq. 43 gives n_k Q_k (`gamma_exact`); the two agree where n_k = 1. Printed so, a queue is
@@ -42,7 +42,7 @@ def gamma_paper(v: ArrayLike, backlog: Array, count: Array, work: Array) -> Arra
     return v * (backlog + work + 0.5 * (count - 1) * work)
 
 
-GAMMAS: dict[str, Callable[[ArrayLike, Array, Array, Array], Array]] = {"exact": gamma_exact, "paper": gamma_paper}
+GAMMAS: dict[str, Callable[[Array | float, Array, Array, Array], Array]] = {"exact": gamma_exact, "paper": gamma_paper}
 
 
 def allocate(backlog: Array, gamma: Array, total: ArrayLike, slot_seconds: ArrayLike) -> Array:
@@ -74,7 +74,7 @@ def allocate(backlog: Array, gamma: Array, total: ArrayLike, slot_seconds: Array
     pressure = backlog * slot_seconds
     longest_idle = jnp.max(jnp.where(busy, -jnp.inf, pressure))
     longest_busy = jnp.max(jnp.where(busy, pressure, -jnp.inf))
-    gap = jnp.where(busy, longest_busy - pressure, 0.0)  # at least 0; eta - Q_k tau = gap_k + distance
+    gap = jnp.where(busy, longest_busy - pressure, 1.0)  # at least 0; eta - Q_k tau = gap_k + distance
 
     def shares(distance: Array) -> Array:
         return jnp.where(busy, jnp.sqrt(gamma / (gap + distance)), 0.0)

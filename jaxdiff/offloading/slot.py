@@ -6,7 +6,6 @@ Letters and units as in `system`; arrays are of one task, callers vmap.
 from flax import struct
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 import numpy as np
 
 from jaxdiff.offloading.allocation import GAMMAS, allocate
@@ -65,7 +64,7 @@ def lyapunov(queues: Queues) -> Array:
     return 0.5 * (jnp.sum(queues.local**2) + jnp.sum(queues.rsu**2) + jnp.sum(queues.server**2))
 
 
-def decide_slot(system: System, slot: Slot, cut: Array, node: Array, v: ArrayLike | None = None) -> Outcome:
+def decide_slot(system: System, slot: Slot, cut: Array, node: Array, v: Array | float | None = None) -> Outcome:
     """Carry out the clients' decisions, the RSU's frequency shared out by `allocate`.
 
         local       (Q_i + head_i) / f_i                  if any layer is kept, else 0
@@ -93,8 +92,9 @@ def decide_slot(system: System, slot: Slot, cut: Array, node: Array, v: ArrayLik
     cut, node = jnp.clip(cut, 0, table.depth), jnp.clip(node, 0, system.num_nodes - 1)
     head, tail, data = (_pick(jnp.asarray(rows), cut) for rows in (table.head, table.tail, table.data_mb))
     sent = cut < jnp.asarray(table.depth)
-    load = jnp.where(sent[:, None] & (node[:, None] == jnp.arange(system.num_nodes)), tail[:, None], 0.0)  # [I, J]
-    at_rsu = _of_kind(system) * (sent & (node == 0))[:, None]  # [I, K]
+    at_node = sent[:, None] & (node[:, None] == jnp.arange(system.num_nodes)[None, :])  # [I, J]
+    load = jnp.where(at_node, tail[:, None], 0.0)
+    at_rsu = _of_kind(system) * at_node[:, :1]  # [I, K]
 
     rsu_work = jnp.sum(at_rsu * tail[:, None], axis=0)
     gamma = GAMMAS[system.gamma](v, queues.rsu, jnp.sum(at_rsu, axis=0), rsu_work)
