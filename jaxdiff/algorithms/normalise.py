@@ -13,15 +13,21 @@ CLIP = 10.0  # of observations normalised by running statistics, which may be ea
 MIN_STD = 1e-3  # relative to the largest deviation: a constant feature is centred, not blown up
 
 
-def obs_statistics(obs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def obs_statistics(obs: np.ndarray, mask_dim: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each feature of obs [N, ..., O]; a (nearly) constant feature gets 1.
+
+    Args:
+      obs: [N, ..., O].
+      mask_dim: the last so many numbers say what is allowed, and stay as they are: mean 0 and deviation 1.
 
     Returns:
       (mean [O], std [O]), float32.
     """
     flat = np.asarray(obs, np.float64).reshape(-1, obs.shape[-1])
-    std = flat.std(axis=0)
-    return flat.mean(axis=0).astype(np.float32), np.where(std > MIN_STD * std.max(), std, 1.0).astype(np.float32)
+    mean, std = flat.mean(axis=0), flat.std(axis=0)
+    std = np.where(std > MIN_STD * std.max(), std, 1.0)
+    is_mask = np.arange(len(mean)) >= len(mean) - mask_dim
+    return np.where(is_mask, 0.0, mean).astype(np.float32), np.where(is_mask, 1.0, std).astype(np.float32)
 
 
 def normalise_obs(algorithm: Algorithm, mean: np.ndarray, std: np.ndarray) -> Algorithm:
@@ -58,12 +64,19 @@ def normalise_obs_running(algorithm: Algorithm, spec: Spec) -> Algorithm:
 
     For online learning, where no dataset tells the statistics beforehand. They are part of the state and move after
     each update, so that within one everything is seen in the same units; normalised observations are kept in [-10, 10].
+    A mask of actions (`Spec.mask_dim`) stays as it is.
     """
+    is_mask = np.arange(spec.obs_dim) >= spec.obs_dim - spec.mask_dim
 
     def scaled(moments: Moments) -> Callable[[Array], Array]:
         some = moments.var > jnp.square(MIN_STD) * jnp.max(moments.var)
         std = jnp.where(some, jnp.sqrt(jnp.where(some, moments.var, 1.0)), 1.0)
-        return lambda obs: jnp.clip((obs - _like(moments.mean, obs)) / _like(std, obs), -CLIP, CLIP)
+
+        def scale(obs: Array) -> Array:
+            normal = jnp.clip((obs - _like(moments.mean, obs)) / _like(std, obs), -CLIP, CLIP)
+            return jnp.where(_like(is_mask, obs), obs, normal)
+
+        return scale
 
     def split(state: TrainState) -> tuple[TrainState, Algorithm, Moments]:
         moments = state.opt_state["obs"]

@@ -16,6 +16,7 @@ from jaxdiff.cli.ensure import ensure_all
 from jaxdiff.cli.loops import make_loop
 from jaxdiff.cli.rewards import reward_transform, transform_rewards
 from jaxdiff.cli.settings import algorithm_module, is_online, make_settings, setting
+from jaxdiff.cli.vec_options import vec_options
 from jaxdiff.data.sources import prey_file
 from jaxdiff.envs import mpe
 from jaxdiff.types import Algorithm, Env, Spec
@@ -67,9 +68,11 @@ def env_options(config: Mapping[str, Any]) -> dict[str, Any]:
     """What a config says of its environment beside the name.
 
     Raises:
-      ValueError, FileNotFoundError: a prey's file that is not there, or not one.
+      ValueError, FileNotFoundError: a file of a prey, a network or a trace that is not there, or not one.
     """
     name = config["env"]
+    if name == "vec":
+        return vec_options(config)
     if name.startswith(("brax-", "mabrax-")):
         return {"backend": config["env_backend"]}
     if not name.startswith("mpe-"):
@@ -173,7 +176,8 @@ def make_task(config: Mapping[str, Any]) -> Task:
         return Task(make_algorithm(config, env.spec, saved), env, None, None, saved)
     dataset, info = load_dataset(config)
     check_fit(env.spec, info)
-    statistics = obs_statistics(np.asarray(dataset.transitions.obs)) if config["normalise_obs"] else None
+    obs = np.asarray(dataset.transitions.obs)
+    statistics = obs_statistics(obs, env.spec.mask_dim) if config["normalise_obs"] else None
     statistics = statistics if saved is None else saved  # those that the weights to start from were trained with
     algorithm = make_algorithm(config, env.spec, statistics)
     if isinstance(algorithm.window, data.Segment):
