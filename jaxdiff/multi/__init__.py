@@ -6,13 +6,14 @@ METHODS are modules as those of `algorithms.ALGORITHMS`, whose `make(config, spe
 from collections.abc import Mapping
 from types import ModuleType
 
-from jaxdiff.multi import dof_planner, dof_policy, mac_flow, madiff
+from jaxdiff.multi import dof_planner, dof_policy, mac_flow, mad2rl, madiff
 from jaxdiff.multi.wrappers import WRAPPERS, independent, joint, shared, wrapped
 
 METHODS: Mapping[str, ModuleType] = {
     "dof_planner": dof_planner,
     "dof_policy": dof_policy,
     "mac_flow": mac_flow,
+    "mad2rl": mad2rl,
     "madiff": madiff,
 }
 

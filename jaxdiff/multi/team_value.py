@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff.algorithms.critics import make_critics
+from jaxdiff.multi.mixing import has_params, make_mixing
 from jaxdiff.multi.teams import as_one, per_agent, team_size, together
-from jaxdiff.networks import MIXERS
 from jaxdiff.suggest import unknown_name
 from jaxdiff.types import Array, Key, PyTree, Spec
 
@@ -77,37 +77,24 @@ def make_team_value(factor: str, config: CriticConfig, spec: Spec, *, share_para
         return one.init, one.q
 
     critics = per_agent(critic, spec, share_params=share_params, out_axis=-1)
-    mixer = MIXERS[factor](width=config.mixer_width, hidden=config.mixer_hidden) if factor != "own" else None
+    mixing = make_mixing(
+        factor, num_agents, num_agents * spec.obs_dim, width=config.mixer_width, hidden=config.mixer_hidden
+    )
 
     def init(key: Key) -> PyTree:
         key_own, key_mixer = jax.random.split(key)
-        own = critics.init(key_own)
-        if factor != "qmix":
-            return {"own": own}
-        assert mixer is not None
-        nothing = (jnp.zeros(num_agents), jnp.zeros(num_agents * spec.obs_dim))
-        keys = jax.random.split(key_mixer, NUM_CRITICS)
-        return {"own": own, "mixer": jax.vmap(lambda k: mixer.init(k, *nothing))(keys)}
+        mixers = jax.vmap(mixing.init)(jax.random.split(key_mixer, NUM_CRITICS))
+        params = {"own": critics.init(key_own)}
+        return {**params, "mixer": mixers} if has_params(mixers) else params
 
     def own(params: PyTree, obs: Array, action: Array) -> Array:
         return critics.apply(params["own"], obs, action)
 
     def total(params: PyTree, obs: Array, action: Array) -> Array:
-        q = own(params, obs, action)
-        if mixer is None:
-            return q
-        state = together(obs)
-        weights = params.get("mixer", {})
+        q, state = own(params, obs, action), together(obs)
+        return jax.vmap(lambda weights, each: mixing.mix(weights, each, state))(params.get("mixer", {}), q)
 
-        def mixed(weights: PyTree, q: Array) -> Array:
-            return mixer.apply(weights, q, state)  # type: ignore[union-attr,return-value]
-
-        return jnp.expand_dims(jax.vmap(mixed)(weights, q), -1)
-
-    def rewards(reward: Array) -> Array:
-        return reward if mixer is None else jnp.mean(reward, axis=-1, keepdims=True)
-
-    return TeamValue(init, own, total, rewards)
+    return TeamValue(init, own, total, mixing.rewards)
 
 
 def _central(spec: Spec, sizes: tuple[tuple[int, ...], str, bool, int]) -> TeamValue:

@@ -29,6 +29,11 @@ SMALL = {
     "planner": PLANNER,
     "critic": CriticConfig(hidden=(8,), mixer_width=4, mixer_hidden=(4,)),
     "critic_hidden": (8,),
+    "hidden": (8,),
+    "num_steps": 2,
+    "time_dim": 4,
+    "mixer_width": 4,
+    "mixer_hidden": (4,),
     "inverse_hidden": (8,),
     "normaliser": "gaussian",
 }
@@ -39,8 +44,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "dof_planner, wconcat": ("dof_planner", {"noise_factor": "wconcat"}),
     "dof_policy, qmix": ("dof_policy", {"value_factor": "qmix", "num_candidates": 2, "noise_factor": "wconcat"}),
     "dof_policy, vdn, shared": ("dof_policy", {"value_factor": "vdn", "share_params": True}),
+    "mad2rl, vdn, shared": ("mad2rl", {"mixer": "vdn", "utility": "logits", "share_params": True}),
     "dof_policy, attention": ("dof_policy", {"value_factor": "central", "noise_factor": "attention", **CENTRAL}),
 }
+DISCRETE = dataclasses.replace(SPEC, num_actions=2)  # of which `mad2rl` compares the values
 LISTENING = {"madiff, centralised", "dof_policy, attention"}
 
 
@@ -100,7 +107,7 @@ def opened(state):
 def case(request):
     name, changes = CASES[request.param]
     module = METHODS[name]
-    algorithm = module.make(config_of(module, **changes), SPEC)
+    algorithm = module.make(config_of(module, **changes), DISCRETE if name == "mad2rl" else SPEC)
     traces: list[None] = []
 
     def update(key, state, batch):
@@ -126,7 +133,8 @@ def test_an_update_counts_itself_keeps_the_knobs_and_is_traced_once(case):
 
 def test_agents_listen_to_one_another_only_where_execution_is_centralised(case):
     obs = team_batch().obs
-    before, after = case.action(obs), case.action(obs.at[:, 1].add(1.0))
+    far = 100.0 if case.module is METHODS["mad2rl"] else 1.0  # enough to change the better one of two actions
+    before, after = (case.action(obs.at[:, 1].multiply(by), key=3) for by in (far, -far))
     assert before.shape == (B, A, 2)
     assert (np.abs(before) <= 1.0).all()
     assert (before[:, 1] != after[:, 1]).any()
