@@ -1,6 +1,7 @@
 """Episodes of a policy: on device, in one program; or on a host simulator, one batched action call per step."""
 
 from collections.abc import Callable
+import functools
 from typing import Any
 
 from flax import struct
@@ -10,7 +11,7 @@ import numpy as np
 
 from jaxdiff.data import normalised_score
 from jaxdiff.envs import HostEnv
-from jaxdiff.types import Algorithm, Array, Env, Key, Plans, PyTree, Spec, TrainState, Trajectory
+from jaxdiff.types import Algorithm, Array, Env, Key, Plans, PyTree, Spec, TrainState, Trajectory, bound
 
 
 @struct.dataclass
@@ -42,7 +43,7 @@ def make_rollout(
 
     Args:
       algorithm: whose `act` is evaluated.
-      env: the task; vmapped here.
+      env: the task; bound to the member's hyperparameters and vmapped here.
       num_episodes: M >= 1.
       num_recorded: R, episodes whose observations, actions and rewards are kept for pictures.
 
@@ -57,12 +58,11 @@ def make_rollout(
             f"eval_episodes={num_episodes} and recorded episodes={num_recorded}; "
             "at least 1 episode is needed, and no more can be recorded than are run."
         )
-    step = jax.vmap(env.step)
     limit = env.spec.max_episode_steps
 
-    def env_step(carry: PyTree, action: Array) -> tuple[PyTree, tuple[Array, ...]]:
+    def env_step(task: Env, carry: PyTree, action: Array) -> tuple[PyTree, tuple[Array, ...]]:
         env_state, obs, running = carry
-        env_state, timestep = step(env_state, action)
+        env_state, timestep = jax.vmap(task.step)(env_state, action)
         reward = jnp.where(running, timestep.reward.reshape(num_episodes, -1).mean(axis=1), 0.0)
         kept = (obs[:num_recorded], action[:num_recorded], reward[:num_recorded], running[:num_recorded])
         carry = (env_state, timestep.obs, running & ~(timestep.terminated | timestep.truncated))
@@ -70,14 +70,15 @@ def make_rollout(
 
     def rollout(key: Key, state: TrainState) -> Evaluation:
         key_reset, key_act = jax.random.split(key)
-        env_state, obs = jax.vmap(env.reset)(jax.random.split(key_reset, num_episodes))
+        task = bound(env, state)
+        env_state, obs = jax.vmap(task.reset)(jax.random.split(key_reset, num_episodes))
         memory = algorithm.init_memory((num_episodes,))
         chunk_length = jax.eval_shape(algorithm.act, key, state, obs, memory)[0].shape[1]
 
         def act_and_step(carry: PyTree, k: Array) -> tuple[PyTree, tuple[Array, ...]]:
             inner, memory = carry
             action, memory = algorithm.act(jax.random.fold_in(key_act, k), state, inner[1], memory)
-            inner, out = jax.lax.scan(env_step, inner, jnp.moveaxis(action, 1, 0))
+            inner, out = jax.lax.scan(functools.partial(env_step, task), inner, jnp.moveaxis(action, 1, 0))
             return (inner, memory), out
 
         start = ((env_state, obs, jnp.ones((num_episodes,), bool)), memory)
@@ -150,16 +151,16 @@ def make_planning(
     plan = jax.jit(algorithm.plan)
 
     @jax.jit
-    def starts(key: Key) -> Array:
+    def starts(key: Key, state: TrainState) -> Array:
         assert not isinstance(env, HostEnv)
-        return jax.vmap(env.reset)(jax.random.split(key, num_episodes)[:num_planned])[1]
+        return jax.vmap(bound(env, state).reset)(jax.random.split(key, num_episodes)[:num_planned])[1]
 
     def planning(key: Key, state: TrainState) -> tuple[Array, Plans]:
         key_reset, key_act = jax.random.split(key)
         if isinstance(env, HostEnv):
             obs = jnp.asarray(env.reset(_host_seed(key_reset))[:num_planned])
         else:
-            obs = starts(key_reset)
+            obs = starts(key_reset, state)
         return obs, plan(jax.random.fold_in(key_act, 0), state, obs)
 
     return planning

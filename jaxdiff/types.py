@@ -162,6 +162,6 @@ class Env(NamedTuple):
     bind: Callable[[Any], "Env"] | None = None
 
 
-def bound(env: Env, hparams: Any) -> Env:
-    """The task as a lane with these hyperparameters meets it."""
-    return env if env.bind is None else env.bind(hparams)
+def bound(env: Env, state: TrainState) -> Env:
+    """The task as a lane in this state meets it: `env` itself unless it has numbers of a lane's own."""
+    return env if env.bind is None else env.bind(state.hparams)

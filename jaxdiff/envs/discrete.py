@@ -111,7 +111,9 @@ def bits(env: Env) -> Env:
         return BitsState(env_state, mask_of(timestep.obs)), timestep
 
     renamed = dataclasses.replace(spec, name=f"{spec.name}-bits", action_dim=num_bits(count), num_actions=None)
-    return env._replace(reset=reset, step=step, spec=renamed)
+    inner = env.bind
+    bind = None if inner is None else lambda hparams: bits(inner(hparams))
+    return env._replace(reset=reset, step=step, spec=renamed, bind=bind)
 
 
 def _codes(num_actions: int) -> np.ndarray:

@@ -47,4 +47,6 @@ def auto_reset(env: Env) -> Env:
         env_state, obs = jax.tree.map(lambda new, old: jnp.where(ended, new, old), fresh, (stepped[0], stepped[1].obs))
         return AutoResetState(env_state=env_state, key=key_later, next_obs=stepped[1].obs), stepped[1]._replace(obs=obs)
 
-    return env._replace(reset=reset, step=step)
+    inner = env.bind
+    bind = None if inner is None else lambda hparams: auto_reset(inner(hparams))
+    return env._replace(reset=reset, step=step, bind=bind)

@@ -5,6 +5,7 @@ are what chunks, evaluations and checkpoints count.
 """
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 from flax import struct
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 from jaxdiff.data import Window, Windows
 from jaxdiff.train.lanes import Chunk, Lane, average, init_lane, is_finite, keep
 from jaxdiff.train.online import ENV_STREAM, like
-from jaxdiff.types import Algorithm, Array, Env, Key, Metrics, PyTree, Rollout, TrainState, Transition
+from jaxdiff.types import Algorithm, Array, Env, Key, Metrics, PyTree, Rollout, TrainState, Transition, bound
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +64,7 @@ def init_on_policy_lane(algorithm: Algorithm, env: Env, config: OnPolicyConfig, 
     _check(config, algorithm)
     lane = init_lane(algorithm, hparams, seed)
     keys = jax.random.split(jax.random.fold_in(lane.key, ENV_STREAM), config.num_envs)
-    env_state, obs = jax.vmap(env.reset)(keys)
+    env_state, obs = jax.vmap(bound(env, lane.state).reset)(keys)
     history = (algorithm.window or Window()).history
     past = jnp.repeat(obs[:, None], history, axis=1)
     zeros = jnp.zeros(config.num_envs)
@@ -83,7 +84,7 @@ def make_on_policy_chunk(algorithm: Algorithm, env: Env, config: OnPolicyConfig)
 
     Args:
       algorithm: one that can `decide`.
-      env: the task; vmapped and reset here.
+      env: the task; bound to the lane's hyperparameters, vmapped and reset here.
       config: the loop's static choices.
 
     Returns:
@@ -96,10 +97,9 @@ def make_on_policy_chunk(algorithm: Algorithm, env: Env, config: OnPolicyConfig)
     _check(config, algorithm)
     decide: Any = algorithm.decide
     window = algorithm.window or Window()
-    step, reset = jax.vmap(env.step), jax.vmap(env.reset)
 
-    def env_step(seen: _Seen, action: Array) -> tuple[_Seen, tuple[Array, Array]]:
-        env_state, out = step(seen.env_state, action)
+    def env_step(task: Env, seen: _Seen, action: Array) -> tuple[_Seen, tuple[Array, Array]]:
+        env_state, out = jax.vmap(task.step)(seen.env_state, action)
         reward = jnp.where(seen.running, out.reward, 0.0)
         obs = jnp.where(like(seen.running, out.obs), out.obs, seen.obs)
         terminated = seen.terminated | (seen.running & out.terminated)
@@ -107,12 +107,12 @@ def make_on_policy_chunk(algorithm: Algorithm, env: Env, config: OnPolicyConfig)
         return _Seen(env_state, obs, running, terminated, seen.reward + reward), (reward, seen.running)
 
     def decision(state: TrainState, play: Play, key: Key) -> tuple[Play, Rollout]:
-        key_decide, key_reset = jax.random.split(key)
+        task, (key_decide, key_reset) = bound(env, state), jax.random.split(key)
         shown = play.past if algorithm.window is not None else play.past[:, -1]
         action, record = decide(key_decide, state, shown)
         yes, no = (jnp.full(config.num_envs, flag) for flag in (True, False))
         start = _Seen(play.env_state, play.past[:, -1], yes, no, jnp.zeros(config.num_envs))
-        seen, (reward, lived) = jax.lax.scan(env_step, start, jnp.moveaxis(action, 1, 0))
+        seen, (reward, lived) = jax.lax.scan(functools.partial(env_step, task), start, jnp.moveaxis(action, 1, 0))
         next_past = jnp.concatenate([play.past[:, 1:], seen.obs[:, None]], axis=1)
         windows = Windows(
             obs=play.past,
@@ -124,7 +124,7 @@ def make_on_policy_chunk(algorithm: Algorithm, env: Env, config: OnPolicyConfig)
         )
         ended = ~seen.running
         rollout = Rollout(windows if algorithm.window is not None else _single(windows), ended, record)
-        fresh_state, fresh_obs = reset(jax.random.split(key_reset, config.num_envs))
+        fresh_state, fresh_obs = jax.vmap(task.reset)(jax.random.split(key_reset, config.num_envs))
         fresh = fresh_state, jnp.repeat(fresh_obs[:, None], window.history, axis=1)
         env_state, past = jax.tree.map(
             lambda new, old: jnp.where(like(ended, old), new, old), fresh, (seen.env_state, next_past)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxdiff.data.replay import Replay, extend, init_replay, sample_replay
 from jaxdiff.envs import auto_reset
 from jaxdiff.train.lanes import Chunk, Lane, average, init_lane, is_finite, keep
-from jaxdiff.types import Algorithm, Array, Env, Key, Metrics, PyTree, Transition
+from jaxdiff.types import Algorithm, Array, Env, Key, Metrics, PyTree, Transition, bound
 
 ENV_STREAM = 2**32 - 2  # separates the key of the first resets from those of the iterations, which stay below 2**31
 
@@ -35,10 +35,10 @@ class Experience:
 
     iteration: Array  # [] int32
     env_state: PyTree  # [E, ...]
-    obs: Array  # [E, O]
+    obs: Array  # [E, O] or [E, A, O]
     memory: PyTree  # [E, ...] of the algorithm
     replay: Replay
-    running_return: Array  # [E] of the episodes under way
+    running_return: Array  # [E] of the episodes under way, with agents the mean of theirs
     last_return: Array  # [E] of the newest whole episode of each environment, NaN before the first
 
 
@@ -59,7 +59,7 @@ def init_online_lane(algorithm: Algorithm, env: Env, config: OnlineConfig, hpara
     _check(config, algorithm)
     lane = init_lane(algorithm, hparams, seed)
     keys = jax.random.split(jax.random.fold_in(lane.key, ENV_STREAM), config.num_envs)
-    env_state, obs = jax.vmap(auto_reset(env).reset)(keys)
+    env_state, obs = jax.vmap(auto_reset(bound(env, lane.state)).reset)(keys)
     zeros = jnp.zeros(config.num_envs)
     experience = Experience(
         jnp.zeros((), jnp.int32),
@@ -82,7 +82,7 @@ def make_online_chunk(algorithm: Algorithm, env: Env, batch_size: int, config: O
 
     Args:
       algorithm: acts by `explore` where it has one, else by `act`; learns from single transitions.
-      env: the task; vmapped and reset automatically here.
+      env: the task, with agents or without; bound to the lane's hyperparameters, vmapped and reset automatically here.
       batch_size: B, transitions per update.
       config: the loop's static choices.
 
@@ -96,7 +96,6 @@ def make_online_chunk(algorithm: Algorithm, env: Env, batch_size: int, config: O
     _check(config, algorithm)
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}; it must be at least 1.")
-    step = jax.vmap(auto_reset(env).step)
     explore = algorithm.explore or algorithm.act
 
     def live(key: Key, lane: Lane, seen: Experience) -> Experience:
@@ -105,11 +104,11 @@ def make_online_chunk(algorithm: Algorithm, env: Env, batch_size: int, config: O
         action = chosen[:, 0]
         random = jax.random.uniform(key_random, action.shape, minval=-1.0, maxval=1.0)
         action = jnp.where(seen.replay.size < config.warmup, random, action)
-        env_state, out = step(seen.env_state, action)
+        env_state, out = jax.vmap(auto_reset(bound(env, lane.state)).step)(seen.env_state, action)
         ended = out.terminated | out.truncated
-        discount = 1.0 - out.terminated.astype(jnp.float32)
+        discount = jnp.broadcast_to(like(1.0 - out.terminated.astype(jnp.float32), out.reward), out.reward.shape)
         lived = Transition(seen.obs, action, out.reward, discount, env_state.next_obs)
-        total = seen.running_return + out.reward
+        total = seen.running_return + out.reward.reshape(config.num_envs, -1).mean(axis=1)
         fresh = algorithm.init_memory((config.num_envs,))
         return Experience(
             seen.iteration + 1,
