@@ -200,3 +200,15 @@ def test_other_ways_to_act_are_normalised_too_and_stay_absent_where_they_are(mak
     decided, record = algorithm.decide(jax.random.key(0), state, obs)
     np.testing.assert_allclose(decided, 2.0 * wanted, atol=1e-6)
     np.testing.assert_allclose(record, wanted, atol=1e-6)
+
+
+def test_masks_of_actions_stay_as_they_are():
+    obs = np.array([[5.0, 1.0, 0.0], [7.0, 1.0, 1.0]])
+    mean, std = obs_statistics(obs, mask_dim=2)
+    np.testing.assert_array_equal(mean, [6.0, 0.0, 0.0])
+    np.testing.assert_array_equal(std, [1.0, 1.0, 1.0])
+    spec = Spec("test", 3, 2, 9, num_actions=2, mask_dim=2)
+    algorithm = normalise_obs_running(online_spy(), spec)
+    state, _ = algorithm.update(jax.random.key(0), algorithm.init(jax.random.key(0), None), as_batch(obs))
+    np.testing.assert_array_equal(act(algorithm, state, obs)[:, 1:], obs[:, 1:])
+    np.testing.assert_allclose(act(algorithm, state, obs)[:, 0], [-1.0, 1.0], rtol=1e-5)
