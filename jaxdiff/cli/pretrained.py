@@ -19,6 +19,7 @@ from jaxdiff.io import stamp
 from jaxdiff.io.runs import RunDir, read_plan
 
 TASK = ("env", "maze", "env_backend", "normalise_obs", "history", "action_chunk")
+TASK_GROUPS = ("mpe", "vec")  # of settings of a task of that kind
 POLICY = "policy"  # the network that acts, and the group of settings that shapes it
 
 
@@ -63,6 +64,10 @@ def inherit(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
             own = key in overrides or key == "maze" and "env" in overrides  # a maze belongs to its env
             if not own and (key in there or key in OLDER_RUNS):
                 merged[key] = setting(there, key)
+        for group in TASK_GROUPS:
+            for key, value in setting(there, group).items():
+                if f"{group}.{key}" not in overrides and key in merged[group]:
+                    merged[group][key] = value
         if POLICY in merged.model and POLICY in there.model:
             for key, value in there.model[POLICY].items():
                 if f"model.{POLICY}.{key}" not in overrides and key in merged.model[POLICY]:

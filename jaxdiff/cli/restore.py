@@ -22,8 +22,14 @@ from jaxdiff.types import PyTree, Spec
 Init = Callable[[Any, Any], train.Lane]  # (hparams, seed) -> a lane before its first update
 
 CONFIG_KEYS = ("algorithm", "env", "model", "hparams")  # what acting needs of a pack's config
-# What `eval --set` may change; mpe: the physics that a policy is tested in.
-SETTABLE = {"model": "model.*", "hparams": "hparams.*", "mpe": "mpe.*", "shared_noise": "shared_noise"}
+# What `eval --set` may change; mpe, vec: the task that a policy is tested in.
+SETTABLE = {
+    "model": "model.*",
+    "hparams": "hparams.*",
+    "mpe": "mpe.*",
+    "vec": "vec.*",
+    "shared_noise": "shared_noise",
+}
 INSTEAD = {"env": "use --env=NAME", "eval_episodes": "use --episodes=N", "seed": "use --seed=N"}
 
 

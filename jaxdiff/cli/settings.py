@@ -12,6 +12,19 @@ from jaxdiff.multi import METHODS
 from jaxdiff.suggest import did_you_mean
 
 MPE_OPTIONS: Mapping[str, Any] = {"force": "omar", "speed_scale": 1.0, "sensitivity_scale": 1.0, "prey": "scripted"}
+VEC_OPTIONS: Mapping[str, Any] = {
+    "num_clients": 5,
+    "num_servers": 3,
+    "profiles": "alexnet+resnet18+vgg16",
+    "clients_per_type": (),
+    "convention": "lit",
+    "v": 10.0,
+    "gamma": "exact",
+    "trace": "",
+    "trace_origin": "rsu",
+    "coverage": 300.0,
+    "reward_scale": 1.0,
+}
 # What runs did that are older than the setting: their configs are read by `eval` and `rerun` and lack these keys.
 OLDER_RUNS: Mapping[str, Any] = {
     "normalise_reward": False,
@@ -26,6 +39,7 @@ OLDER_RUNS: Mapping[str, Any] = {
     "agents": "independent",
     "shared_noise": False,
     "mpe": MPE_OPTIONS,
+    "vec": VEC_OPTIONS,
 }
 
 
@@ -79,6 +93,9 @@ def base_config(algorithm: str) -> ConfigDict:
             "env_backend": "spring",  # brax tasks only: spring, positional, generalized or mjx
             # Tasks mpe-* only: their physics, the shift of a test, and the prey: scripted, or OMAR's file.
             "mpe": dict(MPE_OPTIONS),
+            # Task vec only: who is there, networks (names or files, joined by +), how many clients run each (none: in
+            # turn), the weight V of delays, a file of where the vehicles were; see `envs.vec.vec`.
+            "vec": dict(VEC_OPTIONS),
             # Tasks with agents: how a method of one agent becomes theirs, one of WRAPPERS; "" if it is made for agents.
             "agents": "" if algorithm in METHODS else "independent",
             "shared_noise": False,  # agents draw the same noise while acting

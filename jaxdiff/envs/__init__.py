@@ -12,7 +12,7 @@ import functools
 import inspect
 from typing import Any
 
-from jaxdiff.envs import brax_env, bridge, games, jumanji_env, mabrax, mpe, pointmaze, probes, rooms
+from jaxdiff.envs import brax_env, bridge, games, jumanji_env, mabrax, mpe, pointmaze, probes, rooms, vec
 from jaxdiff.envs.discrete import bits
 from jaxdiff.envs.host import HOST_ENVS, HostEnv, is_host, make_host
 from jaxdiff.envs.wrappers import AutoResetState, auto_reset
@@ -61,6 +61,7 @@ ENVS: dict[str, Callable[..., Env]] = {
     "jumanji-lbf": jumanji_env.lbf,
     "jumanji-connector": jumanji_env.connector,
     "jumanji-cleaner": jumanji_env.cleaner,
+    "vec": vec.vec,
     "game-xor": games.xor,
     "game-bridge": bridge.bridge,
     "game-landmarks": games.landmarks,
@@ -84,7 +85,8 @@ def make(name: str, **options: Any) -> Env:
       **options: keyword arguments of the factory: `max_episode_steps` (pointmaze, brax, rooms, mpe), `dense`,
         `multi`, `goal` (pointmaze), `maze` (pointmaze-custom, which needs it), `wanted`, `avoided` (rooms), `backend`
         (brax, mabrax), `force`, `speed_scale`, `sensitivity_scale`, `prey` (mpe), `obsk`, `root` (mabrax),
-        `num_agents` and sizes (jumanji, game-landmarks), `matrix` (game-payoff), `delay` (probe-recall).
+        `num_agents` and sizes (jumanji, game-landmarks), `matrix` (game-payoff), `delay` (probe-recall), those of
+        `vec.vec`.
 
     Returns:
       Env; `env.spec.name == name` unless an option renames it.

@@ -96,9 +96,17 @@ class Tables(NamedTuple):
     kind: np.ndarray  # [I] int, which profile
 
 
-@functools.lru_cache(maxsize=64)
 def tables(system: System) -> Tables:
-    """Tables of a system in float64, computed once and read-only."""
+    """Tables of a system in float64, the caller's own.
+
+    Computed once per system and copied: JAX remembers the type that a read-only array had when it first saw it, and
+    would take float64 for it after `enable_x64` has ended.
+    """
+    return Tables(*(table.copy() for table in _tables(system)))
+
+
+@functools.lru_cache(maxsize=64)
+def _tables(system: System) -> Tables:
     width = system.max_depth + 1
     rows: list[tuple[np.ndarray, ...]] = []
     for kind in system.kinds:
@@ -109,10 +117,7 @@ def tables(system: System) -> Tables:
         rows.append(tuple(np.pad(row, (0, width - row.size), mode="edge") for row in (head, tail, data)))
     head, tail, data = (np.stack(column) for column in zip(*rows, strict=True))
     depth = np.array([system.profiles[kind].depth for kind in system.kinds])
-    result = Tables(head, tail, data, depth, np.array(system.kinds))
-    for table in result:
-        table.setflags(write=False)
-    return result
+    return Tables(head, tail, data, depth, np.array(system.kinds))
 
 
 def split_action(action: Any, num_nodes: int) -> tuple[Any, Any]:
