@@ -91,6 +91,7 @@ def restore_pack(
     task = Task(make_algorithm(config, place.spec, statistics), place, None, None, statistics)
     # What an online lane has lived through is part of its checkpoint.
     lived_in = make_env(plan["config"]) if is_online(plan["config"]) else place
+    check_same_sizes(lived_in.spec, place.spec)
     with Checkpoints(run.pack(plan["id"]).checkpoints) as checkpoints:
         lanes, step = restore(
             checkpoints,
@@ -120,6 +121,17 @@ def _check_sizes(spec: Spec, dataset: Mapping[str, Any]) -> None:
         raise ValueError(
             f"the policies were trained on observations of {there[0]} and actions of {there[1]} numbers, "
             f"--env={spec.name} has {here[0]} and {here[1]}; choose one of the same sizes."
+        )
+
+
+def check_same_sizes(trained: Spec, wanted: Spec) -> None:
+    """Raises ValueError unless a task has the agents, observations and actions of another."""
+    there, here = ((spec.num_agents, spec.obs_dim, spec.action_dim) for spec in (trained, wanted))
+    if there != here:
+        told = [f"{agents or 'no'} agents, {obs} numbers seen and {done} done" for agents, obs, done in (there, here)]
+        raise ValueError(
+            f"the policies were trained in {trained.name} with {told[0]}, and {wanted.name} would have {told[1]}; who "
+            "is there and what can be done cannot be changed after training."
         )
 
 

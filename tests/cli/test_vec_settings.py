@@ -4,7 +4,7 @@ import pytest
 
 from jaxdiff.cli import pretrained
 from jaxdiff.cli.overrides import from_json
-from jaxdiff.cli.restore import apply_settings, parse_settings
+from jaxdiff.cli.restore import apply_settings, check_same_sizes, parse_settings
 from jaxdiff.cli.settings import VEC_OPTIONS, base_config
 from jaxdiff.cli.task import make_env
 from jaxdiff.cli.vec_options import vec_options
@@ -75,3 +75,10 @@ def test_a_run_that_starts_from_another_keeps_its_task(monkeypatch):
     monkeypatch.setattr(pretrained, "plans_of", lambda config: [{"config": there}])
     merged = pretrained.inherit(from_json(config_of()), {"vec.num_servers": 4})
     assert (merged.vec.num_clients, merged.vec.num_servers) == (7, 3)  # the second as the command line has it
+
+
+def test_eval_cannot_change_who_is_there():
+    usual, larger = make_env(config_of()), make_env(config_of(num_servers=4))
+    check_same_sizes(usual.spec, make_env(config_of(reward_scale=0.1)).spec)
+    with pytest.raises(ValueError, match="vec with 5 agents, 97 numbers seen and 88 done, and vec would have"):
+        check_same_sizes(usual.spec, larger.spec)

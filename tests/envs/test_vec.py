@@ -169,7 +169,7 @@ def test_a_lane_may_bring_its_own_weight_of_delays(small):
 
 @pytest.mark.parametrize(("convention", "expected"), [("lit", 36.1), ("std", 27.9)])
 def test_doing_everything_locally_takes_as_long_as_in_the_reference_simulator(convention, expected):
-    """3 clients and 5 vehicles over 30 slots; 20 episodes there, 128 here, of standard deviation about 1.5 s."""
+    """3 clients and 5 vehicles over 30 slots; 20 episodes there, 128 here."""
     env = vec(num_clients=3, num_servers=5, convention=convention)
     all_local = jnp.full((3, env.spec.num_actions), -1.0).at[np.arange(3), np.array([11, 12, 21]) * 6].set(1.0)
 
