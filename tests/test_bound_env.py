@@ -6,7 +6,6 @@ from counting_env import SPEC, counting
 import jax
 import jax.numpy as jnp
 import numpy as np
-from quick_jit import quick_jit
 from toy_algorithm import toy, toy_hparams
 
 from jaxdiff import envs, evaluate, train
@@ -48,7 +47,7 @@ def test_lanes_of_one_program_live_in_tasks_of_their_own():
     chunk = train.make_online_chunk(toy(), paying(), 4, CONFIG)
     rollout = evaluate.make_rollout(toy(), paying(), 3)
 
-    @quick_jit
+    @jax.jit
     def lanes(lr):
         lane = train.init_online_lane(toy(), paying(), CONFIG, toy_hparams().replace(lr=lr), np.int32(0))
         lane, _ = chunk(lane, jnp.int32(3), None)
@@ -76,8 +75,8 @@ def test_wrappers_of_a_task_keep_what_is_a_lanes_own():
 def test_a_team_remembers_every_agents_reward_and_reports_their_mean():
     spec = team().spec
     algorithm = independent(lambda config, spec: toy(), None, spec)
-    start = quick_jit(lambda: train.init_online_lane(algorithm, team(), CONFIG, toy_hparams(), np.int32(0)))()
-    lane, metrics = quick_jit(train.make_online_chunk(algorithm, team(), 4, CONFIG))(start, 16, None)
+    start = jax.jit(lambda: train.init_online_lane(algorithm, team(), CONFIG, toy_hparams(), np.int32(0)))()
+    lane, metrics = jax.jit(train.make_online_chunk(algorithm, team(), 4, CONFIG))(start, 16, None)
     rows = jax.tree.map(np.asarray, lane.experience.replay.transitions)
     assert rows.reward.shape == rows.discount.shape == (32, A)
     np.testing.assert_array_equal(rows.reward[:, 1], 3.0 * rows.reward[:, 0])

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import quick_jit
 from toy_algorithm import assert_same_bits, plain, toy, toy_hparams
 
 from jaxdiff import train
@@ -57,7 +56,7 @@ def fresh(window: Window | None = None, seed: int = 0, env: Env | None = None, *
 
 @pytest.fixture(scope="module")
 def chunk():
-    return quick_jit(train.make_on_policy_chunk(deciding(), counting(), CONFIG))
+    return jax.jit(train.make_on_policy_chunk(deciding(), counting(), CONFIG))
 
 
 def stream(chunk: Any, lane: train.Lane, count: int) -> Rollout:
@@ -102,7 +101,7 @@ def test_another_seed_lives_and_learns_otherwise(chunk):
 
 
 def test_other_numbers_seeds_and_hyperparameters_trace_nothing_anew(trace_counter):
-    traced = quick_jit(trace_counter(train.make_on_policy_chunk(deciding(), counting(), CONFIG)))
+    traced = jax.jit(trace_counter(train.make_on_policy_chunk(deciding(), counting(), CONFIG)))
     lane, _ = traced(fresh(), jnp.int32(2), None)
     traced(lane, jnp.int32(0), None)
     traced(fresh(seed=7, lr=0.5), jnp.int32(5), None)
@@ -184,7 +183,7 @@ def in_chunks():
         return state, out._replace(terminated=out.terminated | (state.time > 4))
 
     env = counting()._replace(step=step)
-    chunk = quick_jit(train.make_on_policy_chunk(deciding(CHUNKS), env, CONFIG))
+    chunk = jax.jit(train.make_on_policy_chunk(deciding(CHUNKS), env, CONFIG))
     return stream(chunk, fresh(CHUNKS, env=env), 8)
 
 
@@ -216,7 +215,7 @@ def test_after_a_chunk_comes_what_it_led_to_or_a_fresh_episode(in_chunks):
 
 def test_a_history_is_of_decisions_and_begins_with_the_first_one_repeated():
     window = Window(3, 1)
-    chunk = quick_jit(train.make_on_policy_chunk(deciding(window), counting(), CONFIG))
+    chunk = jax.jit(train.make_on_policy_chunk(deciding(window), counting(), CONFIG))
     lived = stream(chunk, fresh(window), 5)
     rows = lived.batch
     assert rows.obs.shape == rows.next_obs.shape == (15, 4, 3, 3)

@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import quick_jit
 from toy_algorithm import assert_same_bits, toy, toy_hparams
 
 from jaxdiff import envs, train
@@ -17,7 +16,7 @@ CONFIG = train.OnlineConfig(num_envs=2, updates_per_step=3, replay_capacity=64, 
 
 @pytest.fixture(scope="module")
 def chunk():
-    return quick_jit(train.make_online_chunk(toy(), counting(), 8, CONFIG))
+    return jax.jit(train.make_online_chunk(toy(), counting(), 8, CONFIG))
 
 
 def fresh(seed: int = 0, **changes: float):
@@ -66,7 +65,7 @@ def test_every_transition_is_one_that_the_environment_made(chunk):
 
 
 def test_other_numbers_seeds_and_hyperparameters_trace_nothing_anew(trace_counter):
-    traced = quick_jit(trace_counter(train.make_online_chunk(toy(), counting(), 8, CONFIG)))
+    traced = jax.jit(trace_counter(train.make_online_chunk(toy(), counting(), 8, CONFIG)))
     lane, _ = traced(fresh(), jnp.int32(2), None)
     traced(lane, jnp.int32(0), None)
     traced(fresh(seed=7, lr=0.5), jnp.int32(5), None)
@@ -145,7 +144,7 @@ def test_a_policy_improves_by_acting():
     )
     online = train.OnlineConfig(num_envs=8, replay_capacity=4000, warmup=256)
     lane = train.init_online_lane(algorithm, env, online, hparams, np.int32(0))
-    lane, _ = quick_jit(train.make_online_chunk(algorithm, env, 64, online))(lane, 600, None)
-    action, _ = quick_jit(algorithm.act)(jax.random.key(1), lane.state, jnp.zeros((100, env.spec.obs_dim)), ())
+    lane, _ = jax.jit(train.make_online_chunk(algorithm, env, 64, online))(lane, 600, None)
+    action, _ = jax.jit(algorithm.act)(jax.random.key(1), lane.state, jnp.zeros((100, env.spec.obs_dim)), ())
     np.testing.assert_allclose(np.mean(action), 0.5, atol=0.1)
     assert np.std(action) < 0.2

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import quick_jit
 from toy_algorithm import toy, toy_hparams
 
 from jaxdiff import envs, evaluate
@@ -80,7 +79,7 @@ def chunked(length: int) -> Algorithm:
 def rollout(request: pytest.FixtureRequest) -> Any:
     """(length of a chunk, compiled rollout)."""
     made = evaluate.make_rollout(chunked(request.param), track(), EPISODES, num_recorded=EPISODES)
-    return request.param, quick_jit(made)
+    return request.param, jax.jit(made)
 
 
 def test_rollout_equals_a_python_loop(rollout):
@@ -114,7 +113,7 @@ def check_episode(result: evaluate.Evaluation, m: int, gain: float, length: int)
 @pytest.mark.parametrize("num_recorded", [0, 2])
 def test_only_the_first_episodes_are_recorded_and_nothing_else_depends_on_it(num_recorded):
     full, part = (
-        quick_jit(evaluate.make_rollout(chunked(3), track(), EPISODES, num_recorded=count))(jax.random.key(1), 0.04)
+        jax.jit(evaluate.make_rollout(chunked(3), track(), EPISODES, num_recorded=count))(jax.random.key(1), 0.04)
         for count in (EPISODES, num_recorded)
     )
     assert part.recorded.obs.shape == (num_recorded, LIMIT, 2)
@@ -128,7 +127,7 @@ def test_key_decides_the_starts_and_the_actions_noise():
         return 0.01 * jax.random.normal(key, (*obs.shape[:-1], 1, 1)), memory
 
     noisy = chunked(1)._replace(act=act, init_memory=lambda shape: ())
-    rollout = quick_jit(evaluate.make_rollout(noisy, track(), EPISODES, num_recorded=EPISODES))
+    rollout = jax.jit(evaluate.make_rollout(noisy, track(), EPISODES, num_recorded=EPISODES))
     first, again, other = (rollout(jax.random.key(k), 0.0) for k in (0, 0, 1))
     np.testing.assert_array_equal(first.returns, again.returns)
     assert (np.asarray(first.recorded.obs[:, 0, 0]) != np.asarray(other.recorded.obs[:, 0, 0])).all()

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import quick_jit
 from toy_algorithm import assert_same_bits, plain, toy, toy_dataset, toy_hparams
 
 from jaxdiff import sweep, train
@@ -25,7 +24,7 @@ def lane_of_seed(seed: int, **changes: float) -> train.Lane:
 
 @pytest.fixture(scope="module")
 def chunk() -> Callable[..., Any]:
-    return quick_jit(train.make_chunk(toy(), 8))
+    return jax.jit(train.make_chunk(toy(), 8))
 
 
 def test_hundred_and_hundred_updates_are_two_hundred_bit_for_bit(chunk):
@@ -44,9 +43,9 @@ def test_a_real_algorithm_is_exact_however_it_is_cut_and_restarted():
     spec = Spec("test", obs_dim=3, action_dim=3, max_episode_steps=1)
     config = diffusion_bc.Config(PolicyConfig(hidden=(8,), num_levels=2, num_steps=1))
     algorithm = diffusion_bc.make(config, spec)
-    chunk = quick_jit(train.make_chunk(algorithm, 4))
+    chunk = jax.jit(train.make_chunk(algorithm, 4))
     hparams = jax.tree.map(np.float32, diffusion_bc.HParams(lr_decay_steps=15.0))
-    lane = quick_jit(lambda h: train.init_lane(algorithm, h, np.int32(1)))(hparams)
+    lane = jax.jit(lambda h: train.init_lane(algorithm, h, np.int32(1)))(hparams)
     whole, _ = chunk(lane, 20, DATA)
     for count in (7, 13):
         lane, _ = chunk(lane, count, DATA)
@@ -56,7 +55,7 @@ def test_a_real_algorithm_is_exact_however_it_is_cut_and_restarted():
 
 
 def test_number_of_updates_is_traced(trace_counter):
-    counted = quick_jit(trace_counter(train.make_chunk(toy(), 8)))
+    counted = jax.jit(trace_counter(train.make_chunk(toy(), 8)))
     lane = lane_of_seed(0)
     for count in (0, 1, 7, 500):
         assert int(counted(lane, jnp.int32(count), DATA)[0].state.step) == count
@@ -87,7 +86,7 @@ def test_noise_of_an_update_is_not_the_one_that_drew_its_batch():
         same = sample_batch(key, DATA, 8).reward.mean()
         return state.replace(step=state.step + 1), {"drawn": batch.reward.mean(), "echoed": same}
 
-    advance = quick_jit(train.make_chunk(toy()._replace(update=echo), 8))
+    advance = jax.jit(train.make_chunk(toy()._replace(update=echo), 8))
     _, metrics = advance(lane_of_seed(0), 1, DATA)
     assert float(metrics["drawn"]) != float(metrics["echoed"])
 
@@ -136,7 +135,7 @@ def test_a_frozen_lane_stays_frozen_and_reports_nan(chunk):
 def pack(request: pytest.FixtureRequest) -> Iterator[Callable[[list[float], list[int]], Any]]:
     """(rates, seeds) -> lanes and metrics after forty updates side by side, under one lane mode."""
     advance = sweep.over_lanes(train.make_chunk(toy(), 8), request.param)
-    init = quick_jit(jax.vmap(lambda h, seed: train.init_lane(toy(), h, seed)))
+    init = jax.jit(jax.vmap(lambda h, seed: train.init_lane(toy(), h, seed)))
 
     def run(rates: list[float], seeds: list[int]) -> Any:
         hparams = sweep.stack([toy_hparams(lr=rate) for rate in rates])

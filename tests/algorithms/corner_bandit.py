@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from quick_jit import quick_jit
 
 from jaxdiff import train
 from jaxdiff.data import Dataset
@@ -27,8 +26,8 @@ class CornerBandit:
         self.dataset = Dataset(Transition(obs, action, reward, ended, obs), np.arange(COUNT, dtype=np.int32))
         self.module, self.defaults = module, defaults
         self.algorithm = module.make(config, SPEC)
-        self.chunk = quick_jit(train.make_chunk(self.algorithm, BATCH))
-        self.init = quick_jit(lambda hparams, seed: train.init_lane(self.algorithm, hparams, seed))
+        self.chunk = jax.jit(train.make_chunk(self.algorithm, BATCH))
+        self.init = jax.jit(lambda hparams, seed: train.init_lane(self.algorithm, hparams, seed))
 
     def learn(self, num_updates: int, **changes: float) -> TrainState:
         hparams = jax.tree.map(np.float32, self.module.HParams(**{**self.defaults, **changes}))
@@ -38,7 +37,7 @@ class CornerBandit:
 
     def actions(self, state: TrainState, count: int = 2000) -> np.ndarray:
         """[count, 2] of the acting policy."""
-        chunk, _ = quick_jit(self.algorithm.act)(jax.random.key(1), state, jnp.zeros((count, 1)), ())
+        chunk, _ = jax.jit(self.algorithm.act)(jax.random.key(1), state, jnp.zeros((count, 1)), ())
         return np.asarray(chunk)[:, 0]
 
 

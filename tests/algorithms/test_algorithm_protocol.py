@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.algorithms import ALGORITHMS
 from jaxdiff.algorithms.planner import PlannerConfig
@@ -134,8 +133,8 @@ def entry_of(name: str) -> Entry:
         traced.append(None)
         return algorithm.update(key, state, batch)
 
-    donating = quick_jit(update, donate_argnums=1)
-    return Entry(name, module, algorithm, quick_jit(algorithm.init), donating, quick_jit(algorithm.act), traced)
+    donating = jax.jit(update, donate_argnums=1)
+    return Entry(name, module, algorithm, jax.jit(algorithm.init), donating, jax.jit(algorithm.act), traced)
 
 
 @functools.cache
@@ -291,7 +290,7 @@ def test_lanes_under_vmap_equal_lone_runs(name):
         singles.append((state, metrics))
 
     state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
-    update = quick_jit(jax.vmap(entry.algorithm.update, in_axes=(0, 0, None)))
+    update = jax.jit(jax.vmap(entry.algorithm.update, in_axes=(0, 0, None)))
     for k, batch in enumerate(batches):
         state, metrics = update(jnp.stack([jax.random.key(10 * lane + k) for lane in range(3)]), state, batch)
 

@@ -18,7 +18,6 @@ import numpy as np
 import optax
 from plain_networks import constant_policy, last_layer, q_values, random_params, scaled_critics, zeros
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.algorithms import consistency_ac
 from jaxdiff.algorithms.consistency_ac import make_consistency_policy, num_levels_at
@@ -50,7 +49,7 @@ def build(**changes: Any) -> Built:
     params = {"policy": constant_policy(first["policy"], ONLINE), "critic": scaled_critics(first["critic"], 5.0)}
     targets = {"policy": constant_policy(first["policy"], TARGET), "critic": scaled_critics(second["critic"], 5.0)}
     start = state.replace(params=params, target_params=targets, hparams=hparams())
-    return Built(quick_jit(algorithm.update), start)
+    return Built(jax.jit(algorithm.update), start)
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +167,7 @@ def model() -> Model:
 
 
 def test_no_gradient_goes_into_the_averaged_model_though_it_has_a_say(model):
-    @quick_jit
+    @jax.jit
     def value_and_gradient(target: Any) -> Any:
         def loss(target: Any) -> jax.Array:
             args = (jax.random.key(0), model.params, target, jnp.int32(150), model.obs, model.action)
@@ -184,7 +183,7 @@ def test_no_gradient_goes_into_the_averaged_model_though_it_has_a_say(model):
 
 def test_with_two_levels_the_target_is_the_action_itself(model):
     """At 0.002 the model is the identity: the averaged weights have no say, and a constant pulls to the data."""
-    loss = quick_jit(lambda params, target: model.policy.loss(
+    loss = jax.jit(lambda params, target: model.policy.loss(
         jax.random.key(0), params, target, jnp.int32(2), model.obs, model.action
     ))  # fmt: skip
     params = constant_policy(model.params, ONLINE)
@@ -197,7 +196,7 @@ def test_with_two_levels_the_target_is_the_action_itself(model):
 def test_sampling_calls_the_model_at_80_and_at_2(model):
     """Without noise in between, a constant F gives f(f(80 z, 80), 2), whose parts are known but for 0.003 z."""
     params = constant_policy(model.params, ONLINE)
-    sample = quick_jit(lambda temperature: model.policy.sample(jax.random.key(0), params, model.obs, temperature))
+    sample = jax.jit(lambda temperature: model.policy.sample(jax.random.key(0), params, model.obs, temperature))
 
     def coefficients(sigma: float) -> tuple[float, float]:
         return 0.25 / ((sigma - 0.002) ** 2 + 0.25), 0.5 * (sigma - 0.002) / math.sqrt(sigma**2 + 0.25)

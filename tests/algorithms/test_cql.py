@@ -14,7 +14,6 @@ import numpy as np
 import optax
 from plain_networks import mlp, q_values, random_params, relu, scaled_critics, zeros
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.algorithms import cql
 from jaxdiff.envs import probes
@@ -46,7 +45,7 @@ def built() -> Built:
         params=first | {"critic": scaled_critics(first["critic"], 4.0)} | scalars,
         target_params=second | {"critic": scaled_critics(second["critic"], 4.0)},
     )
-    return Built(algorithm, quick_jit(algorithm.update), start)
+    return Built(algorithm, jax.jit(algorithm.update), start)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 from plain_networks import coin_policy, q_values, random_params, scaled_critics
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.algorithms import diffusion_ql
 from jaxdiff.algorithms.policy import PolicyConfig
@@ -36,7 +35,7 @@ def with_part(state: TrainState, where: str, name: str, value: Any) -> TrainStat
 def test_one_policy_proposes_and_the_target_critic_selects(act_with_ema, actor):
     """By default the online policy acts. Each of the four networks is replaced in turn; two of them must matter."""
     algorithm = build(PolicyConfig(hidden=(8,), num_levels=1, num_steps=1), num_candidates=3, act_with_ema=act_with_ema)
-    act = quick_jit(algorithm.act)
+    act = jax.jit(algorithm.act)
     state, other = init(algorithm), init(algorithm, seed=1)
     obs = jnp.asarray(np.random.default_rng(0).normal(size=(64, 3)), jnp.float32)
     before, _ = act(jax.random.key(0), state, obs, ())
@@ -57,7 +56,7 @@ def coin() -> tuple[Any, TrainState]:
     state = init(algorithm, seed=3)  # where the smaller Q is that of one critic for -1 and of the other for 1
     state = with_part(state, "params", "policy", coin_policy(state.params["policy"]))
     critics = scaled_critics(state.params["critic"], 5.0)
-    return quick_jit(algorithm.act), with_part(state, "target_params", "critic", critics)
+    return jax.jit(algorithm.act), with_part(state, "target_params", "critic", critics)
 
 
 @pytest.mark.parametrize("temperature", [0.05, 0.5, 1.0, 10.0])

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 from plain_networks import coin_policy, q_values, random_params, scaled_critics, zeros
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.algorithms import diffusion_ql
 from jaxdiff.algorithms.policy import PolicyConfig
@@ -26,7 +25,7 @@ def target_mean(batch: Transition, critics: Any, **changes: Any) -> float:
     params = random_params(state.params)
     targets = {"policy": coin_policy(params["policy"]), "critic": critics}
     state = state.replace(params=params, target_params=targets, hparams=hparams)
-    _, metrics = quick_jit(algorithm.update)(jax.random.key(0), state, batch)
+    _, metrics = jax.jit(algorithm.update)(jax.random.key(0), state, batch)
     return float(metrics["target_mean"])
 
 

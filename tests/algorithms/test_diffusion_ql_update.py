@@ -16,7 +16,6 @@ import numpy as np
 import optax
 from plain_networks import constant_policy, last_layer, q_values, random_params, scaled_critics, zeros
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.algorithms import diffusion_bc, diffusion_ql
 from jaxdiff.algorithms.policy import PolicyConfig
@@ -49,7 +48,7 @@ def build(**changes: Any) -> Built:
         "critic": scaled_critics(second["critic"], 5.0),
     }
     start = state.replace(params=params, target_params=targets, hparams=hparams())
-    return Built(algorithm, quick_jit(algorithm.update), start)
+    return Built(algorithm, jax.jit(algorithm.update), start)
 
 
 def hparams(**changes: float) -> diffusion_ql.HParams:
@@ -228,7 +227,7 @@ def imitated(paper: Built, batch: Transition) -> tuple[TrainState, dict[str, jax
     default = jax.tree.map(np.float32, diffusion_bc.HParams(max_grad_norm=1e9))
     state = zeros(jax.eval_shape(bc.init, jax.random.key(0), default))
     state = state.replace(params={"policy": paper.start.params["policy"]}, hparams=default)
-    return quick_jit(bc.update)(jax.random.key(0), state, batch)
+    return jax.jit(bc.update)(jax.random.key(0), state, batch)
 
 
 @pytest.mark.parametrize("off", [{"q_weight": 0.0}, {"q_weight": 5.0, "q_start": 1.0}])

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from plain_networks import constant_policy, q_values, random_params, scaled_critics, zeros
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.algorithms import diffusion_ql, dom2
 from jaxdiff.algorithms.policy import PolicyConfig, make_policy
@@ -37,7 +36,7 @@ def build(module: Any, **changes: Any) -> Built:
     first, second = (random_params(state.params, seed) for seed in (0, 8))
     params = {"policy": constant_policy(first["policy"], ONLINE), "critic": scaled_critics(first["critic"], 4.0)}
     target = {"policy": constant_policy(first["policy"], TARGET), "critic": scaled_critics(second["critic"], 4.0)}
-    return Built(quick_jit(algorithm.update), state.replace(params=params, target_params=target, hparams=hparams()))
+    return Built(jax.jit(algorithm.update), state.replace(params=params, target_params=target, hparams=hparams()))
 
 
 def hparams(**changes: float) -> dom2.HParams:

@@ -10,7 +10,6 @@ import numpy as np
 import optax
 from plain_networks import constant_policy, last_layer, mlp, noise_model, random_params, with_layer, zeros
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff import envs, train
 from jaxdiff.algorithms import dppo
@@ -45,7 +44,7 @@ def build(policy: PolicyConfig = POLICY, **changes: Any) -> Built:
     start = state.replace(
         params=first, target_params=second, opt_state={**state.opt_state, "reward": reward}, hparams=hparams()
     )
-    return Built(quick_jit(algorithm.update), quick_jit(algorithm.decide), quick_jit(algorithm.act), start)
+    return Built(jax.jit(algorithm.update), jax.jit(algorithm.decide), jax.jit(algorithm.act), start)
 
 
 @pytest.fixture(scope="module")
@@ -429,7 +428,7 @@ def test_it_finds_the_best_corner_of_the_bandit_from_nothing():
     algorithm = dppo.make(config, env.spec)
     h = hparams(lr=1e-3, clip=0.1, clip_base=0.05)
     loop = train.OnPolicyConfig(num_envs=128, rollout_length=1)
-    chunk = quick_jit(train.make_on_policy_chunk(algorithm, env, loop))
+    chunk = jax.jit(train.make_on_policy_chunk(algorithm, env, loop))
     lane = train.init_on_policy_lane(algorithm, env, loop, h, np.int32(0))
     lane, before = chunk(lane, 1, None)
     assert float(before["reward_mean"]) < 4.0

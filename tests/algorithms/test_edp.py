@@ -16,7 +16,6 @@ import numpy as np
 import optax
 from plain_networks import constant_policy, last_layer, mlp, q_values, random_params, scaled_critics, zeros
 import pytest
-from quick_jit import quick_jit
 from scipy.optimize import brentq
 
 from jaxdiff import train
@@ -52,7 +51,7 @@ def build(policy: PolicyConfig = POLICY, critic_hidden: tuple[int, ...] = (16,),
         params["critic"] = scaled_critics(params["critic"], 5.0)
         parts.append(params)
     start = state.replace(params=parts[0], target_params=parts[1], hparams=hparams())
-    return Built(quick_jit(algorithm.update), start)
+    return Built(jax.jit(algorithm.update), start)
 
 
 @pytest.fixture(scope="module")
@@ -307,7 +306,7 @@ def test_every_guide_moves_every_parameter_and_stays_finite(guide, batch, reques
 def test_online_policy_and_online_critics_act(batch):
     config = edp.Config(policy=POLICY, critic_hidden=(8,), num_candidates=3)
     algorithm = edp.make(config, SPEC)
-    act = quick_jit(algorithm.act)
+    act = jax.jit(algorithm.act)
     state = jax.eval_shape(algorithm.init, jax.random.key(0), hparams())
     first, other = (random_params(state.params, seed) for seed in (0, 1))
     other["critic"] = scaled_critics(other["critic"], 30.0)
@@ -393,10 +392,10 @@ def corner_shares(algorithm: Algorithm, chosen: edp.HParams, num_updates: int, r
     action, reward = probes.bandit_corners(0, num_points=4000)
     obs = np.zeros((4000, 1), np.float32)
     rows = Transition(obs, action, reward, np.zeros(4000, np.float32), obs)
-    chunk = quick_jit(train.make_chunk(algorithm, 64))
-    lane = quick_jit(lambda h, seed: train.init_lane(algorithm, h, seed))(jax.tree.map(np.float32, chosen), np.int32(0))
+    chunk = jax.jit(train.make_chunk(algorithm, 64))
+    lane = jax.jit(lambda h, seed: train.init_lane(algorithm, h, seed))(jax.tree.map(np.float32, chosen), np.int32(0))
     lane, _ = chunk(lane, jnp.int32(num_updates), Dataset(rows, np.arange(4000, dtype=np.int32)))
     assert bool(lane.alive)
-    found, _ = quick_jit(algorithm.act)(jax.random.key(1), lane.state, jnp.zeros((2000, 1)), ())
+    found, _ = jax.jit(algorithm.act)(jax.random.key(1), lane.state, jnp.zeros((2000, 1)), ())
     distance = np.abs(np.asarray(found)[:, 0, None, :] - probes.CORNERS).max(axis=-1)
     return (distance < radius).mean(axis=0)

@@ -17,7 +17,6 @@ import numpy as np
 import optax
 from plain_networks import constant_policy, last_layer, q_values, random_params, scaled_critics, with_layer, zeros
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.algorithms import actor_critic, fbrac, fql
 from jaxdiff.algorithms.actor_critic import FLOW
@@ -77,7 +76,7 @@ def test_losses_are_the_published_ones_at_the_online_flows_actions(batch):
     config = fbrac.Config(policy=dataclasses.replace(POLICY, kind="x0"), **small)
     algorithm = fbrac.make(config, SPEC)
     start = start_of(algorithm, ANSWER).replace(hparams=hparams(bc_weight=7.0, q_weight=3.0))
-    state, metrics = quick_jit(algorithm.update)(jax.random.key(0), start, batch)
+    state, metrics = jax.jit(algorithm.update)(jax.random.key(0), start, batch)
 
     everywhere = np.broadcast_to(ANSWER, (BATCH, 2))
     next_q = q_values(start.target_params["critic"], batch.next_obs, everywhere).mean(axis=0)
@@ -113,7 +112,7 @@ def climbing(batch: Transition) -> dict[int, np.ndarray]:
         start = start.replace(
             params={**start.params, "critic": linear_critics(start.params["critic"])}, hparams=hparams(bc_weight=0.0)
         )
-        found[grad_steps] = last_bias_gradient(quick_jit(algorithm.update)(jax.random.key(0), start, batch)[0])
+        found[grad_steps] = last_bias_gradient(jax.jit(algorithm.update)(jax.random.key(0), start, batch)[0])
     return found
 
 

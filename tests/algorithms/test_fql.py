@@ -18,7 +18,6 @@ import numpy as np
 import optax
 from plain_networks import constant_policy, last_layer, q_values, random_params, scaled_critics, with_layer, zeros
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.algorithms import fql
 from jaxdiff.algorithms.actor_critic import FLOW
@@ -63,7 +62,7 @@ def build(**changes: Any) -> Built:
     params = {"policy": policy, "critic": scaled_critics(first["critic"], 5.0)}
     targets = {"policy": second["policy"], "critic": scaled_critics(second["critic"], 5.0)}
     start = state.replace(params=params, target_params=targets, hparams=hparams())
-    return Built(quick_jit(algorithm.update), start)
+    return Built(jax.jit(algorithm.update), start)
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +196,7 @@ def test_target_critics_follow_the_new_critics(mean, batch):
 def test_acting_is_one_clipped_call_and_temperature_scales_its_noise(mean):
     """With a one-step network that hands its noise on, an action is the noise."""
     config = fql.Config(policy=dataclasses.replace(POLICY, activation="relu"), critic_hidden=(4,))
-    act = quick_jit(fql.make(config, SPEC).act)
+    act = jax.jit(fql.make(config, SPEC).act)
     layers = mean.start.params["policy"]["one_step"]
     first, last = np.zeros((5, 16)), np.zeros((16, 2))
     for u in range(2):  # relu(z) - relu(-z) = z
@@ -289,7 +288,7 @@ def test_without_q_the_one_step_policy_lands_where_the_flow_takes_the_same_noise
     flow, one_step = make_flow(policy, BANDIT), make_one_step(BANDIT, policy.hidden, policy.activation)
     params = learned.cloned.params["policy"]
     noise, obs = np.random.default_rng(0).normal(size=(2000, 2)).astype(np.float32), jnp.zeros((2000, 1))
-    slow = np.asarray(quick_jit(flow.action)(params["flow"], obs, noise))
+    slow = np.asarray(jax.jit(flow.action)(params["flow"], obs, noise))
     fast = np.asarray(one_step.answer(params["one_step"], obs, noise))
     assert near_corners(slow, 0.3).min() > 0.1
     assert near_corners(fast, 0.3).min() > 0.1

@@ -28,7 +28,6 @@ from plain_networks import (
     zeros,
 )
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.algorithms import idql, ifql
 from jaxdiff.algorithms.policy import PolicyConfig
@@ -67,7 +66,7 @@ def updated() -> tuple[TrainState, TrainState, dict[str, jax.Array], Transition]
         discount=jnp.ones(BATCH),
         next_obs=jnp.asarray(rng.normal(size=(BATCH, 3)), jnp.float32),
     )
-    after, metrics = quick_jit(algorithm.update)(jax.random.key(0), before, batch)
+    after, metrics = jax.jit(algorithm.update)(jax.random.key(0), before, batch)
     return before, after, metrics, batch
 
 
@@ -113,7 +112,7 @@ def coins(select: str, **changes: float) -> tuple[np.ndarray, TrainState]:
         "value": with_layer(value, last_layer(value["params"]["Mlp_0"]), kernel=0.0, bias=middle),
     }
     state = state.replace(params=params, target_params=params)
-    action, _ = quick_jit(algorithm.act)(jax.random.key(0), state, jnp.broadcast_to(OBS, (20_000, 3)), ())
+    action, _ = jax.jit(algorithm.act)(jax.random.key(0), state, jnp.broadcast_to(OBS, (20_000, 3)), ())
     assert set(np.unique(action)) == {-1.0, 1.0} or select == "best"
     return np.asarray(action)[:, 0, 0], state
 
@@ -158,7 +157,7 @@ def test_which_networks_act(module, policy, critic):
     chain = dataclasses.replace(module.Config().policy, hidden=(8,), num_steps=1, num_levels=0)
     chain = dataclasses.replace(chain, sampler="euler", kind="x0")
     algorithm = module.make(module.Config(policy=chain, critic_hidden=(8,), num_candidates=3), SPEC)
-    act = quick_jit(algorithm.act)
+    act = jax.jit(algorithm.act)
     state, other = (blank(algorithm, hparams(module), seed) for seed in (0, 1))
     obs = jnp.asarray(np.random.default_rng(0).normal(size=(64, 3)), jnp.float32)
     before, _ = act(jax.random.key(0), state, obs, ())
@@ -197,7 +196,7 @@ class Trained(NamedTuple):
     def actions(self, **changes: Any) -> np.ndarray:
         """[500, 2] with other acting-time settings and the same weights."""
         algorithm = self.module.make(dataclasses.replace(self.config, **changes), BANDIT)
-        return np.asarray(quick_jit(algorithm.act)(jax.random.key(1), self.state, jnp.zeros((500, 1)), ())[0])[:, 0]
+        return np.asarray(jax.jit(algorithm.act)(jax.random.key(1), self.state, jnp.zeros((500, 1)), ())[0])[:, 0]
 
 
 def trained(module: ModuleType, policy: PolicyConfig, num_updates: int, **changes: float) -> Trained:

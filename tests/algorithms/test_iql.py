@@ -13,7 +13,6 @@ import numpy as np
 import optax
 from plain_networks import last_layer, mlp, q_values, random_params, relu, scaled_critics, with_layer, zeros
 import pytest
-from quick_jit import quick_jit
 from scipy import stats
 
 from jaxdiff.algorithms import iql
@@ -80,7 +79,7 @@ def case() -> Case:
         discount=jnp.asarray([1.0, 0.0, 1.0, 1.0] * (BATCH // 4), jnp.float32),
         next_obs=jnp.asarray(rng.normal(size=(BATCH, 3)), jnp.float32),
     )
-    update = quick_jit(algorithm.update)
+    update = jax.jit(algorithm.update)
     return Case(update, before, *update(jax.random.key(0), before, batch), batch)
 
 

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from plain_networks import q_values, relu
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff import envs, train
 from jaxdiff.algorithms import diffusion_bc, diffusion_ql
@@ -31,8 +30,8 @@ Learn = Callable[..., TrainState]
 
 
 def learner(algorithm: Algorithm, default: Any) -> Learn:
-    chunk = quick_jit(train.make_chunk(algorithm, BATCH))
-    init = quick_jit(lambda hparams, seed: train.init_lane(algorithm, hparams, seed))
+    chunk = jax.jit(train.make_chunk(algorithm, BATCH))
+    init = jax.jit(lambda hparams, seed: train.init_lane(algorithm, hparams, seed))
 
     def learn(dataset: Dataset, num_updates: int, **changes: float) -> TrainState:
         hparams = jax.tree.map(np.float32, dataclasses.replace(default, **changes))
@@ -61,7 +60,7 @@ def corners() -> Dataset:
 def near_corners(algorithm: Algorithm, state: TrainState, radius: float) -> np.ndarray:
     """[4] share of the samples within `radius` of each corner, by the larger of the two distances."""
     count = 2000
-    chunk, _ = quick_jit(algorithm.act)(jax.random.key(1), state, jnp.zeros((count, 1)), ())
+    chunk, _ = jax.jit(algorithm.act)(jax.random.key(1), state, jnp.zeros((count, 1)), ())
     distance = np.abs(np.asarray(chunk)[:, 0, None, :] - probes.CORNERS).max(axis=-1)  # [count, 4]
     return (distance < radius).mean(axis=0)
 

@@ -13,7 +13,6 @@ import numpy as np
 import optax
 from plain_networks import q_values, random_params, relu, scaled_critics, zeros
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.algorithms import omar
 from jaxdiff.envs import probes
@@ -58,7 +57,7 @@ def build(*, losses_only: bool = False, **changes: Any) -> Built:
             name: metrics[name] for name in ("critic_loss", "policy_loss")
         }
 
-    return Built(algorithm, quick_jit(losses if losses_only else algorithm.update), start)
+    return Built(algorithm, jax.jit(losses if losses_only else algorithm.update), start)
 
 
 @pytest.fixture(scope="module")

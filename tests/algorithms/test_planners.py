@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff import diffusion
 from jaxdiff.algorithms import decision_diffuser, diffuser
@@ -47,7 +46,7 @@ def test_known_entries_of_a_plan_are_exactly_as_given_by_every_solver():
 
         return planner.draw(key, denoise, known, (2,), table=table).x
 
-    several = quick_jit(jax.vmap(draw, in_axes=(None, 0)))
+    several = jax.jit(jax.vmap(draw, in_axes=(None, 0)))
     plans, others = (np.asarray(several(jax.random.key(k), tables)) for k in (0, 1))
     wanted = np.asarray(known.values)[:, mask]
     for name, plan, other in zip(names, plans, others, strict=True):
@@ -64,7 +63,7 @@ def test_what_is_known_is_shown_to_the_network_and_costs_nothing():
     x0 = jnp.asarray(rng.normal(size=(2, 4, 3)), jnp.float32)
     mask = jnp.zeros((4, 3), bool).at[0].set(True)
     everything = Known(jnp.ones((4, 3), bool), x0)
-    loss = quick_jit(planner.loss)
+    loss = jax.jit(planner.loss)
     weight = jnp.ones((4, 3))
     assert (loss(jax.random.key(1), params, x0, None, everything, weight) == 0.0).all()
     before = loss(jax.random.key(1), params, x0, None, Known(mask, x0), weight)
@@ -124,7 +123,7 @@ def nothing_known(horizon=6):
 
 def test_best_of_n_ranks_the_plans_by_their_values():
     config = SearchConfig(num_candidates=5)
-    found = quick_jit(lambda key: search(key, sum_draw, nothing_known(), config))(jax.random.key(0))
+    found = jax.jit(lambda key: search(key, sum_draw, nothing_known(), config))(jax.random.key(0))
     assert found.x.shape == (2, 5, 6, 1)
     np.testing.assert_allclose(found.value, found.x.sum(axis=(-2, -1)), rtol=1e-5)
     assert (np.diff(found.value, axis=-1) <= 0).all()
@@ -140,7 +139,7 @@ def test_beam_search_draws_on_from_the_prefixes_of_the_best():
         jax.debug.callback(lambda *drawn: seen.append([np.asarray(a) for a in drawn]), x, value, *known, ordered=True)
         return x, value, path
 
-    found = quick_jit(lambda key: search(key, draw, nothing_known(), config))(jax.random.key(0))
+    found = jax.jit(lambda key: search(key, draw, nothing_known(), config))(jax.random.key(0))
     jax.effects_barrier()
     assert len(seen) == 3
     np.testing.assert_allclose(found.value[:, 0], seen[-1][1].max(axis=-1))
@@ -190,7 +189,7 @@ def counting(config, spec=SPEC, horizon=6):
 
 def actions(acting, observed):
     """Actions along the observations [T, 4], each an episode's only one."""
-    memory, found, act = acting.init_memory((1,)), [], quick_jit(acting.act)
+    memory, found, act = acting.init_memory((1,)), [], jax.jit(acting.act)
     for obs in observed:
         action, memory = act(jax.random.key(0), None, jnp.asarray(obs, jnp.float32)[None], memory)
         found.append(np.asarray(action)[0, 0])
@@ -346,7 +345,7 @@ def guided():
     config = diffuser.Config(planner, act, normaliser="limits", guidance="before", guide_steps=1)
     algorithm = diffuser.make(config, SPEC)
     obs = jnp.full((2, 4), 0.25)
-    return quick_jit(lambda state: algorithm.plan(jax.random.key(5), state, obs)), state_of(diffuser, algorithm)
+    return jax.jit(lambda state: algorithm.plan(jax.random.key(5), state, obs)), state_of(diffuser, algorithm)
 
 
 def test_plans_begin_at_the_present_and_come_best_first(guided):
@@ -379,7 +378,7 @@ def test_value_is_learned_in_units_of_the_largest_return_of_the_data():
     x0, target = jnp.asarray(rng.normal(size=(3, 4, 6)), jnp.float32), jnp.array([1.0, -2.0, 0.5])
     everything = Known(jnp.ones((4, 6), bool), x0)  # so that x_t = x0 whatever the noise
     level = diffusion.level_at(make_process(planner).schedule, jnp.ones(3))
-    loss, seen = quick_jit(
+    loss, seen = jax.jit(
         lambda p: (values.loss(jax.random.key(0), p, x0, everything, target), values.value(p, x0, level))
     )(params)
     np.testing.assert_allclose(loss, (np.asarray(seen) - target) ** 2, rtol=1e-5)
@@ -394,7 +393,7 @@ def test_labels_are_relative_returns_final_observations_and_one_region_each():
     obs = obs.at[1, 2, :2].set(jnp.array([-0.5, 0.0])).at[2, 1, :2].set(jnp.array([1.5, 0.0]))
     obs = obs.at[3, 0, :2].set(jnp.array([-0.5, 0.0])).at[3, 3, :2].set(jnp.array([1.5, 0.0]))
     conditions = make_conditions(("returns", "regions", "goal"), ROOMS)
-    label = quick_jit(
+    label = jax.jit(
         lambda key, dropout: conditions.of_data(key, batch, obs, obs, jnp.array([-1.0, 3.0]), dropout)
     )
     drawn = [np.asarray(label(jax.random.key(k), 0.0)[0])[:, 1:3] for k in range(12)]

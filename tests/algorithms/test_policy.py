@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from plain_networks import constant_policy, noise_model, random_params
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.algorithms.policy import PolicyConfig, make_policy
 from jaxdiff.diffusion import SCHEDULES, SOLVERS
@@ -54,7 +53,7 @@ def test_samples_are_distributed_as_diffusion_qls_chain(clip):
     tree["Dense_1"] = jax.tree.map(lambda leaf: 12.0 * leaf, tree["Dense_1"])
     count = 20_000
     found = np.asarray(
-        quick_jit(policy.sample)(jax.random.key(0), params, jnp.broadcast_to(OBS, (count, 3))), np.float64
+        jax.jit(policy.sample)(jax.random.key(0), params, jnp.broadcast_to(OBS, (count, 3))), np.float64
     )
     wanted = diffusion_ql_chain(params, np.random.default_rng(0), count, config.num_steps, config.time_dim, clip)
     assert (np.abs(wanted) < 1.0).mean() > 0.05  # clipping has not swallowed everything
@@ -74,7 +73,7 @@ def test_remat_changes_the_memory_and_not_the_gradient():
             return jnp.sum(policy.sample(jax.random.key(0), params, OBS))
 
         assert ("remat" in str(jax.make_jaxpr(total)(params_of(policy, 2)))) == remat
-        return quick_jit(jax.grad(total))(params_of(policy, 2))
+        return jax.jit(jax.grad(total))(params_of(policy, 2))
 
     for a, b in zip(jax.tree.leaves(gradient(True)), jax.tree.leaves(gradient(False)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
@@ -85,7 +84,7 @@ def test_loss_of_a_constant_answer_is_the_expected_squared_distance_to_the_noise
     policy = make_policy(PolicyConfig(hidden=(16,)), SPEC)
     params = constant_policy(params_of(policy, 0), [0.5, -1.5])
     count = 20_000
-    loss = quick_jit(policy.loss)(jax.random.key(1), params, jnp.zeros((count, 3)), jnp.zeros((count, 2)))
+    loss = jax.jit(policy.loss)(jax.random.key(1), params, jnp.zeros((count, 3)), jnp.zeros((count, 2)))
     assert loss.shape == (count,)
     assert float(loss.mean()) == pytest.approx(1.0 + (0.5**2 + 1.5**2) / 2, abs=5 * float(loss.std()) / np.sqrt(count))
 
@@ -104,7 +103,7 @@ def test_loss_sees_each_level_equally_often():
     layers["Dense_1"] = {**layers["Dense_1"], "kernel": last}
     params = {"params": {**params["params"], "Mlp_0": layers}}
     count = 40_000
-    loss = quick_jit(policy.loss)(jax.random.key(1), params, jnp.zeros((count, 3)), jnp.zeros((count, 2)))
+    loss = jax.jit(policy.loss)(jax.random.key(1), params, jnp.zeros((count, 3)), jnp.zeros((count, 2)))
     t = np.arange(1, 6) / 5
     sigma = np.sqrt(1.0 - np.exp(-0.1 * t - 0.5 * 9.9 * t**2))
     wanted = ((1.0 - sigma) ** 2).mean()
@@ -122,7 +121,7 @@ def test_grad_steps_says_how_much_of_the_chain_is_differentiated(x64, grad_steps
         moved = jax.tree.map(lambda p, d: p + shift * d, params, tangent)
         return policy.sample(jax.random.key(0), moved, jnp.broadcast_to(jnp.asarray(OBS, float), (64, 3))).mean()
 
-    value_and_slope = quick_jit(lambda shift: (mean_action(shift), jax.grad(mean_action)(shift)))
+    value_and_slope = jax.jit(lambda shift: (mean_action(shift), jax.grad(mean_action)(shift)))
     (above, _), (below, _), (_, slope) = (value_and_slope(shift) for shift in (1e-4, -1e-4, 0.0))
     difference = float(above - below) / 2e-4
     assert abs(difference) > 1e-2

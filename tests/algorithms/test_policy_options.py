@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 from plain_networks import constant_policy, random_params
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff import diffusion
 from jaxdiff.algorithms.critics import make_critics
@@ -24,8 +23,8 @@ def biases(params):
 
 def test_biases_of_policies_and_critics_start_where_they_are_told():
     for bias, is_zero in (("zeros", True), ("torch", False)):
-        policy = quick_jit(make_policy(PolicyConfig(hidden=(4,), bias=bias, time_dim=4), SPEC).init)(jax.random.key(0))
-        critics = quick_jit(make_critics(SPEC, (4,), bias=bias).init)(jax.random.key(0))
+        policy = jax.jit(make_policy(PolicyConfig(hidden=(4,), bias=bias, time_dim=4), SPEC).init)(jax.random.key(0))
+        critics = jax.jit(make_critics(SPEC, (4,), bias=bias).init)(jax.random.key(0))
         assert [(leaf == 0).all() for leaf in biases((policy, critics))] == [is_zero] * 6
         if not is_zero:
             assert all((leaf[0] != leaf[1]).all() for leaf in biases(critics))  # two critics
@@ -34,7 +33,7 @@ def test_biases_of_policies_and_critics_start_where_they_are_told():
 
 def test_kernels_are_the_same_whatever_the_biases():
     inits = [make_critics(SPEC, (4,), bias=bias).init for bias in ("zeros", "torch")]
-    first, second = quick_jit(lambda key: [init(key) for init in inits])(jax.random.key(0))
+    first, second = jax.jit(lambda key: [init(key) for init in inits])(jax.random.key(0))
     for layer in ("Dense_0", "Dense_1"):
         a, b = (params["params"]["Mlp_0"][layer]["kernel"] for params in (first, second))
         np.testing.assert_array_equal(a, b)

@@ -26,7 +26,6 @@ from plain_networks import (
     zeros,
 )
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff import diffusion
 from jaxdiff.algorithms import qgpo
@@ -62,7 +61,7 @@ def built() -> Built:
     params = {"policy": coin, "critic": scaled_critics(first["critic"], 5.0), "energy": still}
     targets = {"policy": coin, "critic": scaled_critics(second["critic"], 5.0), "energy": still}
     state = shapes.replace(params=params, target_params=targets, hparams=hparams())
-    return Built(algorithm, quick_jit(algorithm.update), state)
+    return Built(algorithm, jax.jit(algorithm.update), state)
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +146,7 @@ def test_energy_is_taught_the_softmax_of_beta_q_of_the_moved_target_critics(buil
         layers = optax.tree.get(after.opt_state["energy"], "mu")["params"]["Mlp_0"]
         return 10.0 * layers[last_layer(layers)]["bias"][0], after.target_params["critic"]
 
-    found, critics = quick_jit(jax.vmap(gradient))(keys)
+    found, critics = jax.jit(jax.vmap(gradient))(keys)
     critic = jax.tree.map(lambda leaf: leaf[0], critics)  # how it moves depends little on the coins
     t = np.linspace(1e-3, 1.0, 20_001)
     alpha = np.exp(-0.25 * t**2 * 19.9 - 0.5 * t * 0.1).mean()
@@ -178,7 +177,7 @@ def test_support_actions_of_a_state_share_one_noise_level(built, batch, monkeypa
         return once
 
     plain = diffusion.add_noise
-    t, eps = map(np.asarray, quick_jit(noised)())
+    t, eps = map(np.asarray, jax.jit(noised)())
     assert t.shape == (SUPPORT, BATCH)
     np.testing.assert_array_equal(t, np.broadcast_to(t[0], t.shape))
     assert len(np.unique(t[0])) == BATCH

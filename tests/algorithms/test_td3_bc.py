@@ -15,7 +15,6 @@ import numpy as np
 import optax
 from plain_networks import q_values, random_params, relu, scaled_critics, zeros
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.algorithms import td3_bc
 from jaxdiff.envs import probes
@@ -49,7 +48,7 @@ def built() -> Built:
     first, second = (random_params(state.params, seed) for seed in (0, 1))
     params = {"policy": constant_actor(first["policy"], ONLINE), "critic": scaled_critics(first["critic"], 5.0)}
     target = {"policy": constant_actor(first["policy"], TARGET), "critic": scaled_critics(second["critic"], 5.0)}
-    return Built(algorithm, quick_jit(algorithm.update), state.replace(params=params, target_params=target))
+    return Built(algorithm, jax.jit(algorithm.update), state.replace(params=params, target_params=target))
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +85,7 @@ def test_without_noise_critics_regress_on_the_smaller_target_value_of_the_target
 def test_target_action_has_clipped_noise_and_is_clipped(built, batch, policy_noise, noise_clip):
     state = built.start.replace(hparams=hparams(policy_noise=policy_noise, noise_clip=noise_clip))
     keys = jax.random.split(jax.random.key(0), 2000)
-    found = quick_jit(jax.vmap(lambda key: built.algorithm.update(key, state, batch)[1]["target_mean"]))(keys)
+    found = jax.jit(jax.vmap(lambda key: built.algorithm.update(key, state, batch)[1]["target_mean"]))(keys)
     quantile = (np.arange(400) + 0.5) / 400
     noise = np.clip(policy_noise * np.asarray(jax.scipy.stats.norm.ppf(quantile), np.float64), -noise_clip, noise_clip)
     actions = np.clip(TARGET + noise, -1.0, 1.0)

@@ -95,7 +95,7 @@ def test_real_algorithms_train_and_act_on_windows(name):
     policy = PolicyConfig(hidden=(8,), kind="x0", num_levels=1, num_steps=1, time_dim=4)
     options = {} if name == "diffusion_bc" else {"critic_hidden": (8,), "num_candidates": 2}
     algorithm = windowed(module.make, module.Config(policy, **options), SPEC, WINDOW)
-    state: TrainState = algorithm.init(jax.random.key(0), jax.tree.map(np.float32, module.HParams()))
+    state: TrainState = jax.jit(algorithm.init)(jax.random.key(0), jax.tree.map(np.float32, module.HParams()))
     rng = np.random.default_rng(0)
     batch = Windows(
         obs=jnp.asarray(rng.normal(size=(4, 3, 2)), jnp.float32),
@@ -105,9 +105,9 @@ def test_real_algorithms_train_and_act_on_windows(name):
         discount=jnp.ones(4),
         next_obs=jnp.asarray(rng.normal(size=(4, 3, 2)), jnp.float32),
     )
-    state, metrics = algorithm.update(jax.random.key(1), state, batch)
+    state, metrics = jax.jit(algorithm.update)(jax.random.key(1), state, batch)
     assert all(np.isfinite(value) for value in metrics.values())
-    action, memory = algorithm.act(jax.random.key(2), state, jnp.zeros((5, 2)), algorithm.init_memory((5,)))
+    action, memory = jax.jit(algorithm.act)(jax.random.key(2), state, jnp.zeros((5, 2)), algorithm.init_memory((5,)))
     assert action.shape == (5, 2, 1)
     assert memory.past.shape == (5, 3, 2)
 

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import quick_jit
 from scipy.integrate import solve_ivp
 
 from jaxdiff.diffusion import SCHEDULES, level_at
@@ -44,7 +43,7 @@ def truth():
 def test_the_solution_is_the_ode_s_on_any_schedule(name, truth, x64):
     schedule = SCHEDULES[name]()
     noisy, clean = (level_at(schedule, ends(schedule)[t]) for t in ("t_max", "t_min"))
-    solve = quick_jit(lambda x: sample_adaptive(mixture, schedule, x, rtol=1e-8, atol=1e-8, **ends(schedule)))
+    solve = jax.jit(lambda x: sample_adaptive(mixture, schedule, x, rtol=1e-8, atol=1e-8, **ends(schedule)))
     got = solve(jnp.asarray(noisy.alpha * Y_T))
     assert got.num_calls.shape == (4,)
     np.testing.assert_allclose(got.x / clean.alpha, truth, atol=1e-6)
@@ -62,7 +61,7 @@ def test_tolerance_buys_accuracy_with_calls_that_are_counted(truth, x64):
         lam = jax.pure_callback(note, jax.ShapeDtypeStruct((), x.dtype), level.half_logsnr)
         return mixture(x, level) + 0.0 * lam
 
-    @quick_jit
+    @jax.jit
     def solve(x, tolerance):
         return sample_adaptive(counted, schedule, x, rtol=tolerance, atol=tolerance, **ends(schedule))
 
@@ -80,7 +79,7 @@ def test_tolerance_buys_accuracy_with_calls_that_are_counted(truth, x64):
 def test_each_sample_takes_its_own_steps_and_becomes_nan_without_enough(truth, x64):
     schedule, max_steps = flow(), 16
     noisy, clean = (level_at(schedule, ends(schedule)[t]) for t in ("t_max", "t_min"))
-    solve = quick_jit(lambda x: sample_adaptive(mixture, schedule, x, max_steps=max_steps, **ends(schedule)))
+    solve = jax.jit(lambda x: sample_adaptive(mixture, schedule, x, max_steps=max_steps, **ends(schedule)))
     got = solve(jnp.asarray(noisy.alpha * Y_T))
     steps = (np.asarray(got.num_calls) - 1) // 6
     arrived = np.isfinite(got.x).all(axis=1)
@@ -103,7 +102,7 @@ def test_gradients_reach_the_start_and_the_constants_of_the_schedule(x64):
         spread = (0.3 + (level.sigma / level.alpha) ** 2 for level in (clean, noisy))
         return clean.alpha / noisy.alpha * np.sqrt(np.divide(*spread))
 
-    by_beta, by_x = quick_jit(jax.grad(end, argnums=(0, 1)))(12.0, x_T)
+    by_beta, by_x = jax.jit(jax.grad(end, argnums=(0, 1)))(12.0, x_T)
     np.testing.assert_allclose(by_x[0], truth(12.0), rtol=1e-5)
     np.testing.assert_allclose(by_beta, 1.3 * (truth(12.001) - truth(11.999)) / 0.002, rtol=1e-4)
 

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.diffusion import Level, denoiser, flow, level_at, vp
 from jaxdiff.diffusion.consistency import (
@@ -123,7 +122,7 @@ def test_gradients_reach_the_model_alone_and_are_finite_at_the_ends():
         )  # fmt: skip
 
     w = jnp.array([0.5, 0.2])
-    own, target, of_teacher = quick_jit(jax.grad(distillation, argnums=(0, 1, 2)))(w, w, 1.0)
+    own, target, of_teacher = jax.jit(jax.grad(distillation, argnums=(0, 1, 2)))(w, w, 1.0)
     assert jnp.isfinite(own).all()
     assert (own != 0).all()
     assert (target == 0).all()
@@ -170,7 +169,7 @@ def test_examples_do_not_interact_and_compiling_changes_nothing():
         )
 
     whole = losses(start, end, x0, eps)
-    for got in (quick_jit(losses)(start, end, x0, eps), quick_jit(jax.vmap(losses))(start, end, x0, eps)):
+    for got in (jax.jit(losses)(start, end, x0, eps), jax.jit(jax.vmap(losses))(start, end, x0, eps)):
         np.testing.assert_allclose(got, whole, rtol=2e-5)
 
 
@@ -259,7 +258,7 @@ def test_a_growing_grid_is_one_program(trace_counter):
         start, end = neighbours(ve_levels(sigmas), index)
         return index, step_weight(start, end)
 
-    compiled = quick_jit(trace_counter(draw))
+    compiled = jax.jit(trace_counter(draw))
     for step, largest in ((0, 10), (39, 80), (79, 1280)):
         index, weight = compiled(jax.random.key(step), step)
         assert index.max() < largest

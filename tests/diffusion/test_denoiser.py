@@ -3,7 +3,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.diffusion import (
     PARAMETERISATIONS,
@@ -117,7 +116,7 @@ def test_noise_and_score_are_zero_with_finite_gradients_where_there_is_no_noise(
     for derive in (eps_of, score_of):
         derived = derive(lambda x, level: jnp.sin(x))
         np.testing.assert_array_equal(derived(x, clean)[0], 0.0)
-        slopes = quick_jit(
+        slopes = jax.jit(
             jax.grad(
                 lambda x, b, f=derived: f(x, level_at(vp(b), jnp.array([0.0, 0.5]))).sum(),
                 argnums=(0, 1),
@@ -150,7 +149,7 @@ def test_noise_beyond_the_trained_schedule_is_shown_as_its_end():
     x, moved = jnp.asarray(X0, jnp.float32), on_schedule(trained, vp())
     for t, scale in ((0.0, 1.0), (1.0, level_at(vp(), 1.0).sigma)):
         level = level_at(flow(), jnp.asarray(t))
-        x0_hat, gradient = quick_jit(jax.value_and_grad(lambda x, f=moved, level=level: f(x, level)[0, 0]))(x)
+        x0_hat, gradient = jax.jit(jax.value_and_grad(lambda x, f=moved, level=level: f(x, level)[0, 0]))(x)
         np.testing.assert_allclose(x0_hat, scale * X0[0, 0], rtol=1e-6)
         np.testing.assert_allclose(gradient[0, 0], scale, rtol=1e-6)
         np.testing.assert_allclose(moved(x, level)[:, 1], t)

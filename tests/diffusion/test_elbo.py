@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import quick_jit
 from scipy import stats
 
 from jaxdiff.diffusion import Level, add_noise, level_at, vp
@@ -69,7 +68,7 @@ def four_points(monkeypatch):
 
 def run(bound, *model, x0=X0, seed=0, **options):
     """bound(*model, x0, key, **options) in one compilation instead of one per operation."""
-    return quick_jit(lambda x0, key: bound(*model, x0, key, **options))(jnp.asarray(x0), jax.random.key(seed))
+    return jax.jit(lambda x0, key: bound(*model, x0, key, **options))(jnp.asarray(x0), jax.random.key(seed))
 
 
 def expected(elbo):
@@ -120,12 +119,12 @@ def test_the_quantised_decoder_is_a_distribution_over_the_values(x64):
     decode, level = quantised_decoder(5, -1.0, 1.0), Level(0.1, np.log(0.9), np.log(0.3))
     values, std = np.linspace(-1.0, 1.0, 5), 0.3 / 0.9
     guesses, x0 = np.array([[-1.3], [0.1], [0.9]]), np.tile(values, (3, 1))[..., None]
-    nats = quick_jit(lambda x, m: decode(x, m, level))(x0, (guesses + 0.0 * values)[..., None])
+    nats = jax.jit(lambda x, m: decode(x, m, level))(x0, (guesses + 0.0 * values)[..., None])
     edges = np.array([-np.inf, -0.75, -0.25, 0.25, 0.75, np.inf])
     np.testing.assert_allclose(np.exp(-nats), np.diff(stats.norm.cdf(edges, guesses, std)), rtol=1e-9, atol=1e-12)
     sharp = Level(0.0, 0.0, np.log(1e-3))
     far = jax.value_and_grad(lambda m: decode(jnp.asarray([1.0, 0.0, -1.0]), m, sharp))
-    value, slope = quick_jit(far)(jnp.full(3, -1.0))
+    value, slope = jax.jit(far)(jnp.full(3, -1.0))
     assert np.isfinite(value)
     assert np.isfinite(slope).all()
 
@@ -133,7 +132,7 @@ def test_the_quantised_decoder_is_a_distribution_over_the_values(x64):
 def test_a_byte_costs_its_bin_of_the_density_and_guessing_it_eight_bits(x64):
     assert bits_per_dim(3 * np.log(256.0), 3) == pytest.approx(8.0, rel=1e-12)
     wide = Level(1.0, 0.0, np.log(1e4))
-    inner = quick_jit(lambda x: quantised_decoder()(x, jnp.zeros((1, 1)), wide))(jnp.full((1, 1), 1.0 / 255.0))
+    inner = jax.jit(lambda x: quantised_decoder()(x, jnp.zeros((1, 1)), wide))(jnp.full((1, 1), 1.0 / 255.0))
     density = stats.norm.pdf(0.0, 0.0, 1e4) * 2.0 / 255.0
     np.testing.assert_allclose(inner, -np.log(density), rtol=1e-6)
 
@@ -297,12 +296,12 @@ def test_bounds_agree_under_jit_vmap_and_for_other_constants(trace_counter):
     def bound(key, beta_max):
         return continuous_elbo(optimal(), vp(0.1, beta_max), x0, key, num_points=3).bound
 
-    jitted = quick_jit(trace_counter(bound))
+    jitted = jax.jit(trace_counter(bound))
     once, other = (jitted(key, beta) for key, beta in zip(keys, jnp.asarray([10.0, 20.0]), strict=True))
     assert trace_counter.count == 1
     # A constant that is a plain number goes through float64.
-    np.testing.assert_allclose(once, quick_jit(lambda key: bound(key, 10.0))(keys[0]), rtol=2e-4)
-    mapped = quick_jit(jax.vmap(jax.value_and_grad(lambda b, key: jnp.sum(bound(key, b)))))(
+    np.testing.assert_allclose(once, jax.jit(lambda key: bound(key, 10.0))(keys[0]), rtol=2e-4)
+    mapped = jax.jit(jax.vmap(jax.value_and_grad(lambda b, key: jnp.sum(bound(key, b)))))(
         jnp.asarray([10.0, 20.0]), keys
     )
     np.testing.assert_allclose(mapped[0], [np.sum(once), np.sum(other)], rtol=1e-5)
@@ -311,10 +310,10 @@ def test_bounds_agree_under_jit_vmap_and_for_other_constants(trace_counter):
 
 def test_the_bound_of_mapped_terms_sums_the_right_axis():
     x0, keys = jnp.ones((3, 2)), jax.random.split(jax.random.key(0), 2)
-    mapped = quick_jit(jax.vmap(lambda key: discrete_elbo(optimal(), chain(4), x0, key)))(keys)
+    mapped = jax.jit(jax.vmap(lambda key: discrete_elbo(optimal(), chain(4), x0, key)))(keys)
     assert mapped.diffusion.shape == (2, 3, 4)
     assert mapped.bound.shape == (2, 3)
-    alone = quick_jit(lambda key: discrete_elbo(optimal(), chain(4), x0, key))(keys[1])
+    alone = jax.jit(lambda key: discrete_elbo(optimal(), chain(4), x0, key))(keys[1])
     np.testing.assert_allclose(mapped.bound[1], alone.bound, rtol=1e-5)
 
 

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.diffusion import (
     Level,
@@ -300,6 +299,6 @@ def test_one_program_runs_the_samplers_of_many_cases(monkeypatch):
     def run(table):
         return sample(denoise, table, jnp.asarray(x_T, jnp.float32), jax.random.key(0), unroll=False)
 
-    got = quick_jit(jax.vmap(run))(stack([BUILDS[case]() for case in cases]))
+    got = jax.jit(jax.vmap(run))(stack([BUILDS[case]() for case in cases]))
     for case, x in zip(cases, got, strict=True):
         assert_equal_to_golden(x, GOLDEN[f"{case}/x"][-1])

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 from numpy_runner import follow
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff import diffusion
 from jaxdiff.diffusion import SCHEDULES, SOLVERS, markov
@@ -25,7 +24,7 @@ def bend(x, level):
     return jnp.tanh(1.5 * x + expand_to(level.alpha - level.sigma, x))
 
 
-@quick_jit
+@jax.jit
 def walk(steps, x, noise, min_std=0.0):
     return markov.walk(bend, steps, x, noise, min_std)
 

@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.diffusion import Level, add_noise, ddim, ddpm, denoising_loss, flow, level_at, sample, uniform_grid
 from jaxdiff.diffusion.level import expand_to
@@ -87,7 +86,7 @@ def test_the_exact_flow_map_is_stationary_on_average_over_the_data(x64):
 
         return jnp.sum(share * mean_flow_loss(changed, r, t, jnp.asarray(x0), jnp.asarray(eps), power=0.0))
 
-    gradient = quick_jit(jax.grad(objective))
+    gradient = jax.jit(jax.grad(objective))
     np.testing.assert_allclose(gradient(jnp.zeros(3)), 0.0, atol=1e-12)
     assert (np.abs(gradient(jnp.full(3, 0.1))) > 1e-3).all()
 
@@ -139,7 +138,7 @@ def test_any_number_of_jumps_of_the_exact_map_ends_in_the_same_place(steps, x64)
 
 def test_jumps_use_the_times_they_are_given_without_compiling_again(trace_counter):
     x = jnp.asarray(EPS, jnp.float32)
-    compiled = quick_jit(trace_counter(lambda times: sample_flow_map(mean_flow_map(some_average), x, times)))
+    compiled = jax.jit(trace_counter(lambda times: sample_flow_map(mean_flow_map(some_average), x, times)))
     for times in ([1.0, 0.5, 0.0], [0.9, 0.2, 0.1]):
         by_hand = x
         for t, s in zip(times[:-1], times[1:], strict=True):
@@ -206,7 +205,7 @@ def test_losses_compile_and_have_finite_gradients_at_both_ends():
 
     w = jnp.array([0.7, -0.4, 0.3])
     whole = losses(w, r, t, x0, eps)
-    value, gradient = quick_jit(jax.value_and_grad(lambda *given: jnp.sum(losses(*given))))(w, r, t, x0, eps)
+    value, gradient = jax.jit(jax.value_and_grad(lambda *given: jnp.sum(losses(*given))))(w, r, t, x0, eps)
     np.testing.assert_allclose(value, whole.sum(), rtol=1e-5)
     assert jnp.isfinite(gradient).all()
     one_by_one = jax.vmap(losses, in_axes=(None, 0, 0, 0, 0))(w, r, t, x0, eps)

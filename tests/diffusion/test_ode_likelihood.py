@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import quick_jit
 from scipy import stats
 
 from jaxdiff.diffusion import SCHEDULES, level_at, vp
@@ -36,7 +35,7 @@ def test_a_mixture_s_log_density_within_a_hundredth_of_a_nat():
     """In float32 with the default grid; only t_min must be so small that its noise leaves the data their shape."""
     x0 = draw(64)
     t_min = float(time_at(vp(), 6.0))
-    got = quick_jit(lambda x: ode_log_likelihood(exact.mixture, vp(), x, t_min=t_min))(jnp.asarray(x0, jnp.float32))
+    got = jax.jit(lambda x: ode_log_likelihood(exact.mixture, vp(), x, t_min=t_min))(jnp.asarray(x0, jnp.float32))
     assert got.log_prob.shape == got.num_calls.shape == (64,)
     np.testing.assert_allclose(got.log_prob, exact.log_density(x0), atol=0.01)
 
@@ -45,7 +44,7 @@ def test_what_is_not_exact_are_the_prior_and_the_noise_of_t_min(x64):
     """Against the mixture blurred at t_min and moved from its own density at x_T to the prior's."""
     x0, schedule = draw(64), vp()
     noisy, clean = level_at(schedule, 1.0), level_at(schedule, 1e-3)
-    got = quick_jit(lambda x: ode_log_likelihood(exact.mixture, schedule, x, num_steps=128))(jnp.asarray(x0))
+    got = jax.jit(lambda x: ode_log_likelihood(exact.mixture, schedule, x, num_steps=128))(jnp.asarray(x0))
     moved = stats.norm.logpdf(got.x_T).sum(axis=-1) + 2.0 * noisy.log_alpha
     moved -= exact.log_density(np.asarray(got.x_T) / noisy.alpha, noisy.sigma / noisy.alpha)
     truth = exact.log_density(x0, clean.sigma / clean.alpha) + moved
@@ -83,13 +82,13 @@ def test_going_to_noise_and_back_by_adaptive_steps_returns_the_data(x64):
     def single(x, level):
         return exact.mixture(x[None], level)[0]
 
-    there = quick_jit(lambda x: ode_log_likelihood_adaptive(single, vp(), x, **settings))(x0)
-    grid = quick_jit(lambda x: ode_log_likelihood(exact.mixture, vp(), x, num_steps=400, t_min=t_min))(x0)
+    there = jax.jit(lambda x: ode_log_likelihood_adaptive(single, vp(), x, **settings))(x0)
+    grid = jax.jit(lambda x: ode_log_likelihood(exact.mixture, vp(), x, num_steps=400, t_min=t_min))(x0)
     np.testing.assert_allclose(there.x_T, grid.x_T, atol=1e-6)
     np.testing.assert_allclose(there.log_prob, grid.log_prob, atol=1e-5)
     np.testing.assert_allclose(there.log_prob, exact.log_density(np.asarray(x0)), atol=0.01)
     assert there.num_calls.shape == (3,)
-    back = quick_jit(lambda x: sample_adaptive(single, vp(), x, **settings))(there.x_T)
+    back = jax.jit(lambda x: sample_adaptive(single, vp(), x, **settings))(there.x_T)
     np.testing.assert_allclose(back.x / level_at(vp(), t_min).alpha, x0, atol=1e-5)
 
 
@@ -107,7 +106,7 @@ def test_random_probes_are_unbiased_with_a_variance_of_one_over_their_number(num
         return ode_log_likelihood(denoise, vp(), x0, key, num_steps=2, num_probes=probes).log_prob
 
     keys = jax.random.split(jax.random.key(0), 4000)
-    drawn = np.asarray(quick_jit(jax.vmap(lambda key: log_prob(key, num_probes)))(keys), np.float64)
+    drawn = np.asarray(jax.jit(jax.vmap(lambda key: log_prob(key, num_probes)))(keys), np.float64)
     span = level_at(vp(), 1e-3).half_logsnr - level_at(vp(), 1.0).half_logsnr
     pairs = np.triu(matrix + matrix.T, k=1)
     variance = span**2 * np.sum(pairs**2) / num_probes
@@ -149,7 +148,7 @@ def test_one_program_serves_other_schedules_by_vmap_and_has_gradients(trace_coun
         return jnp.sum(ode_log_likelihood(exact.gaussian(MEAN, VARIANCE), vp(0.1, beta_max), x0, num_steps=50).log_prob)
 
     betas = jnp.asarray([8.0, 12.0, 20.0])
-    values, slopes = quick_jit(jax.vmap(jax.value_and_grad(trace_counter(total))))(betas)
+    values, slopes = jax.jit(jax.vmap(jax.value_and_grad(trace_counter(total))))(betas)
     assert trace_counter.count == 1
 
     def truth(beta_max):

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.diffusion.schedules import (
     SCHEDULES,
@@ -96,7 +95,7 @@ def everything(schedule, t):
 
 @names
 def test_float32_on_the_device_agrees_with_float64_on_the_host_and_one_trace_serves_all(name, trace_counter):
-    jitted = quick_jit(trace_counter(everything))
+    jitted = jax.jit(trace_counter(everything))
     t = GRID.astype(np.float32)
     one = as_jax(CASES[name]())
     for schedule in (one, jax.tree.map(lambda leaf: 0.97 * leaf, one)):
@@ -124,7 +123,7 @@ def test_gradients_are_finite_from_end_to_end(name):
         values = level.log_alpha, level.log_sigma, time_at(schedule, level.half_logsnr)
         return sum(jnp.sum(jnp.where(jnp.isfinite(x), x, 0.0)) for x in values)
 
-    gradients = quick_jit(jax.grad(total, argnums=(0, 1)))(as_jax(CASES[name]()), jnp.asarray(GRID, jnp.float32))
+    gradients = jax.jit(jax.grad(total, argnums=(0, 1)))(as_jax(CASES[name]()), jnp.asarray(GRID, jnp.float32))
     assert jax.tree.all(jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), gradients))
 
 
@@ -133,7 +132,7 @@ def test_vmap_over_the_constants_equals_a_loop(name):
     one = as_jax(CASES[name]())
     other = jax.tree.map(lambda leaf: 0.9 * leaf, one)
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), one, other)
-    swept = quick_jit(jax.vmap(everything, in_axes=(0, None), axis_size=2))(stacked, INSIDE.astype(np.float32))
+    swept = jax.jit(jax.vmap(everything, in_axes=(0, None), axis_size=2))(stacked, INSIDE.astype(np.float32))
     for lane, schedule in enumerate((one, other)):
         host = everything(jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), schedule), INSIDE)
         for of, value in swept.items():
@@ -158,7 +157,7 @@ def test_without_a_formula_bisection_finds_the_same_time(name):
 def test_bisection_has_the_derivatives_of_the_formula(x64):
     schedule = as_jax(sub_vp(), float)
 
-    @quick_jit
+    @jax.jit
     def slopes_of(lam):
         with_formula = jax.grad(time_at, argnums=(0, 1))(schedule, lam)
         without = jax.grad(lambda s, lam: time_at(OnlyLevels(s), lam), argnums=(0, 1))(schedule, lam)
@@ -174,7 +173,7 @@ def test_bisection_has_the_derivatives_of_the_formula(x64):
 def test_rates_are_the_derivatives_and_g2_follows_from_them(name, x64):
     schedule = CASES[name]()
     t = np.concatenate([[0.0], INSIDE, [1.0]])
-    by_formula, by_jvp = slopes(schedule, t), quick_jit(slopes)(OnlyLevels(schedule), t)
+    by_formula, by_jvp = slopes(schedule, t), jax.jit(slopes)(OnlyLevels(schedule), t)
     for one, other in zip(by_formula, by_jvp, strict=True):
         assert isinstance(one, np.ndarray)
         np.testing.assert_allclose(one[1:-1], other[1:-1], rtol=1e-9, atol=1e-12)

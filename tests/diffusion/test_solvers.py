@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from numpy_runner import follow
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.diffusion import (
     SCHEDULES,
@@ -192,7 +191,7 @@ def test_gradients_by_a_learned_schedule_are_right(name, x64):
         table = make_table(name, vp(0.1, beta_max), CALLS)
         return jnp.sum(sample(curved, table, x_T, KEY, unroll=False) ** 2)
 
-    both = quick_jit(jax.value_and_grad(total))
+    both = jax.jit(jax.value_and_grad(total))
     (above, _), (below, _), (_, by_beta) = (both(15.0 + shift) for shift in (width, -width, 0.0))
     np.testing.assert_allclose(by_beta, (above - below) / (2 * width), rtol=1e-5, atol=1e-7)
 

@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.diffusion import Level, denoiser, level_at, vp
 from jaxdiff.diffusion.kinds import trigflow_kind
@@ -183,7 +182,7 @@ def test_compiling_changes_nothing_and_gradients_are_finite_near_the_ends(trace_
         )
 
     w = jnp.array([0.7, -0.4])
-    compiled = quick_jit(trace_counter(jax.value_and_grad(lambda *given: jnp.sum(losses(*given)))))
+    compiled = jax.jit(trace_counter(jax.value_and_grad(lambda *given: jnp.sum(losses(*given)))))
     for r in (0.0, 1.0):
         whole = losses(w, angle, x0, eps, r)
         value, gradient = compiled(w, angle, x0, eps, r)

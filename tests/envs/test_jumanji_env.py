@@ -5,7 +5,6 @@ import functools
 import jax
 import numpy as np
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.envs import auto_reset, jumanji_env, make
 from jaxdiff.envs.discrete import decode_onehot
@@ -64,7 +63,7 @@ def played(task):
         return obs, timestep, first.observation, told
 
     keys = jax.random.split(jax.random.key(0), LANES)
-    return env.spec, jax.tree.map(np.asarray, quick_jit(jax.vmap(episode))(keys, actions))
+    return env.spec, jax.tree.map(np.asarray, jax.jit(jax.vmap(episode))(keys, actions))
 
 
 @pytest.mark.parametrize("task", PLAYED)

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 from numpy_mpe import Game
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.data.reference import reference_scores
 from jaxdiff.envs import make, mpe
@@ -55,7 +54,7 @@ def player(task):
 
         return jax.lax.scan(step, (state, policy.init(state)), jax.random.split(key, 25))[1].sum()
 
-    return quick_jit(jax.vmap(play, in_axes=(0, None, None)))
+    return jax.jit(jax.vmap(play, in_axes=(0, None, None)))
 
 
 @functools.cache
@@ -70,7 +69,7 @@ def returns(task, behaviour, epsilon):
 def test_episodes_are_those_of_the_second_implementation(task, force, x64):
     options = {} if task == "spread" else {"prey": drift}
     env = mpe.mpe(task, force=force, **options)
-    reset, step = quick_jit(env.reset), quick_jit(env.step)
+    reset, step = jax.jit(env.reset), jax.jit(env.step)
     draw = np.random.default_rng(0)
     touched = 0
     for seed in range(4):
@@ -98,7 +97,7 @@ def test_two_bodies_in_one_point_leave_finite_numbers():
     env = make("mpe-tag")
     zeros = np.zeros((4, 2), np.float32)
     state = mpe.MPEState(zeros, zeros, zeros[:2] + 0.9, np.int32(0))
-    state, timestep = quick_jit(env.step)(state, zeros[:3])
+    state, timestep = jax.jit(env.step)(state, zeros[:3])
     assert np.isfinite(timestep.obs).all() and np.isfinite(timestep.reward).all()
     np.testing.assert_allclose(state.velocity[:3], 0.0, atol=1e-5)
 
@@ -151,7 +150,7 @@ def test_hunting_pays_the_more_the_fewer_actions_are_random(task):
 def test_the_assignment_is_the_best_of_all(x64):
     draw = np.random.default_rng(1)
     worlds = draw.uniform(-1, 1, (2, 20, 3, 2))
-    every = np.asarray(quick_jit(jax.vmap(least_assignment))(*worlds))
+    every = np.asarray(jax.jit(jax.vmap(least_assignment))(*worlds))
     for agents, landmarks, chosen in zip(*worlds, every, strict=True):
         totals = {}
         for a in range(3):
@@ -168,7 +167,7 @@ def test_noise_replaces_the_stated_share_of_agents_actions():
     state = mpe.MPEState(jnp.asarray(place[0]), jnp.zeros((3, 2)), jnp.asarray(place[1]), jnp.int32(0))
     own = np.clip(10 * (place[1] - place[0]), -1, 1)  # of agents at rest
     policy = mpe.with_noise(mpe.BEHAVIOURS["fixed"], 0.3)
-    act = quick_jit(jax.vmap(lambda key: policy.act(key, jnp.arange(3), state)[0]))
+    act = jax.jit(jax.vmap(lambda key: policy.act(key, jnp.arange(3), state)[0]))
     kept = (np.abs(np.asarray(act(jax.random.split(jax.random.key(1), 4000))) - own) < 1e-4).all(-1)
     assert np.abs(kept.mean(axis=0) - 0.7).max() < 4 * np.sqrt(0.3 * 0.7 / 4000)
     assert abs(np.corrcoef(kept.T)[0, 1]) < 0.07  # each agent for itself
@@ -184,7 +183,7 @@ def test_the_scales_act_on_the_learners_alone(task):
     def speeds(**options):
         env = make(f"mpe-{task}", **options)
 
-        @quick_jit
+        @jax.jit
         def push(state):
             def step(state, action):
                 state = env.step(state, action)[0]
@@ -209,7 +208,7 @@ def test_the_scales_act_on_the_learners_alone(task):
 @pytest.mark.parametrize("task", HUNTS)
 def test_the_scripted_prey_flees_and_stays_near_the_arena(task):
     chosen = tasks.TASKS[task]
-    act = quick_jit(lambda state: preys.scripted_prey(chosen)(tasks.observe_prey(chosen, state)))
+    act = jax.jit(lambda state: preys.scripted_prey(chosen)(tasks.observe_prey(chosen, state)))
     landmarks = np.full((len(chosen.landmark_radius), 2), 0.5, np.float32)
 
     def answer(*places):
@@ -232,7 +231,7 @@ def test_the_scripted_prey_flees_and_stays_near_the_arena(task):
 
         return jax.lax.scan(step, env.reset(key)[0], None, length=25)[1]
 
-    places = quick_jit(jax.vmap(run))(jax.random.split(jax.random.key(2), 500))
+    places = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(2), 500))
     assert np.abs(places).max() < 1.6  # a run of 25 steps at full speed would be 3.25
 
 

@@ -3,7 +3,6 @@
 import jax
 import numpy as np
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.envs import make, pointmaze
 
@@ -22,7 +21,7 @@ def test_goals_are_drawn_like_starts_and_apart_from_them():
     layout, num = pointmaze.LAYOUTS["umaze"], 4000
     keys = jax.random.split(jax.random.key(1), num)
     single, multi = make("pointmaze-umaze"), make("pointmaze-umaze-multi")
-    alone, obs = quick_jit(lambda keys: (jax.vmap(single.reset)(keys)[1], jax.vmap(multi.reset)(keys)[1]))(keys)
+    alone, obs = jax.jit(lambda keys: (jax.vmap(single.reset)(keys)[1], jax.vmap(multi.reset)(keys)[1]))(keys)
     np.testing.assert_array_equal(obs[:, :4], alone)
     start, goal = np.asarray(obs)[:, :2], np.asarray(obs)[:, 4:]
     cell = np.rint(goal).astype(int)
@@ -47,7 +46,7 @@ def test_reward_is_about_the_goal_that_was_drawn():
         episodes = [jax.lax.scan(env.step, s, actions)[1] for env, (s, _) in zip(envs, started, strict=True)]
         return started[0][1], episodes
 
-    first, (sparse, dense) = quick_jit(jax.vmap(run))(jax.random.split(jax.random.key(2), 32))
+    first, (sparse, dense) = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(2), 32))
     obs = np.asarray(sparse.obs, np.float64)
     np.testing.assert_array_equal(obs[..., 4:], np.broadcast_to(np.asarray(first)[:, None, 4:], obs[..., 4:].shape))
     distance = np.linalg.norm(obs[..., :2] - obs[..., 4:], axis=-1)

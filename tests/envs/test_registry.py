@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.envs import ENVS, auto_reset, make
 
@@ -29,10 +28,10 @@ def test_every_environment_keeps_the_protocol(name, trace_counter):
         state, obs = env.reset(key)
         return obs, jax.lax.scan(env.step, state, actions)[1]
 
-    single = quick_jit(trace_counter(episode))
+    single = jax.jit(trace_counter(episode))
     alone = [single(key, action) for key, action in zip(keys, actions, strict=True)]
     assert trace_counter.count == 1
-    first, timestep = quick_jit(jax.vmap(episode))(keys, actions)
+    first, timestep = jax.jit(jax.vmap(episode))(keys, actions)
 
     assert first.shape == (num_envs, *agents, spec.obs_dim)
     assert timestep.obs.shape == (num_envs, STEPS, *agents, spec.obs_dim)
@@ -61,7 +60,7 @@ def test_episodes_end_within_the_stated_length_and_start_again(name):
         agents = () if env.spec.num_agents is None else (env.spec.num_agents,)
         return jax.lax.scan(wrapped.step, state, jnp.zeros((2 * horizon, *agents, env.spec.action_dim)))[1]
 
-    timestep = quick_jit(run)(key)
+    timestep = jax.jit(run)(key)
     ended = np.flatnonzero(timestep.terminated | timestep.truncated)
     assert ended.tolist() == [horizon - 1, 2 * horizon - 1]
 

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.envs import make, rooms
 from jaxdiff.envs.layouts import walls_of
@@ -40,7 +39,7 @@ def walk():
             state, _ = env.reset(key)
             return jax.lax.scan(step, (state, 0), None, length=250)[1]
 
-        return quick_jit(jax.vmap(run, in_axes=(None, 0)))
+        return jax.jit(jax.vmap(run, in_axes=(None, 0)))
 
     def walk(wanted, avoided, *walks):
         if (wanted, avoided) not in programs:

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.envs import auto_reset, discrete, make
 from jaxdiff.envs.vec import legal, make_system, road, vec
@@ -19,7 +18,7 @@ SMALL = {"num_clients": 3, "num_servers": 2, "max_episode_steps": 4}
 def small():
     """An environment of which reset and step are compiled once."""
     env = vec(**SMALL)
-    return env._replace(reset=quick_jit(env.reset), step=quick_jit(env.step))
+    return env._replace(reset=jax.jit(env.reset), step=jax.jit(env.step))
 
 
 def numpy_slot(networks, state, cut, node):
@@ -57,8 +56,8 @@ def numpy_slot(networks, state, cut, node):
 def test_slots_follow_the_equations():
     env, system = vec(**SMALL, reward_scale=0.5), make_system(num_clients=3, num_servers=2)
     networks = [p.work_gflop for p in system.profiles], [p.data_mb for p in system.profiles]
-    step = quick_jit(env.step)
-    state, obs = quick_jit(env.reset)(jax.random.key(3))
+    step = jax.jit(env.step)
+    state, obs = jax.jit(env.reset)(jax.random.key(3))
     rng = np.random.default_rng(0)
     for _ in range(4):
         mask = np.asarray(obs[:, -system.num_actions :])
@@ -119,7 +118,7 @@ def test_vehicles_stay_in_coverage_and_the_fleet_over_the_unit():
     def drive(key):
         return jax.lax.scan(lambda t, _: (way.move(t), t.position), way.start(key), None, length=31)
 
-    last, seen = quick_jit(jax.vmap(drive))(jax.random.split(jax.random.key(0), 64))
+    last, seen = jax.jit(jax.vmap(drive))(jax.random.split(jax.random.key(0), 64))
     assert np.abs(seen).max() <= 300.0
     inside = np.abs(seen).max(axis=(1, 2)) < 299.9  # of fleets that were never clipped
     assert inside.sum() > 5
@@ -141,7 +140,7 @@ def test_a_trace_is_followed_from_a_random_row():
         seen = jax.lax.scan(lambda s, a: (lambda n: (n, n.positions))(env.step(s, a)[0]), state, scores)[1]
         return jnp.concatenate([state.positions[None], seen])
 
-    seen = np.asarray(quick_jit(jax.vmap(drive))(jax.random.split(jax.random.key(0), 40)))
+    seen = np.asarray(jax.jit(jax.vmap(drive))(jax.random.split(jax.random.key(0), 40)))
     starts = [int(np.argmin(np.abs(trace - episode[0]).sum(axis=1))) for episode in seen]
     assert set(starts) == set(range(5))
     for start, episode in zip(starts, seen, strict=True):
@@ -160,7 +159,7 @@ def test_a_lane_may_bring_its_own_weight_of_delays(small):
     def outcome(weight):
         return env.bind(types.SimpleNamespace(lyapunov_weight=weight)).step(state, all_local)[0].outcome
 
-    light, heavy = map(quick_jit(outcome), (10.0, 50.0))
+    light, heavy = map(jax.jit(outcome), (10.0, 50.0))
     assert light.delay.min() > 0
     np.testing.assert_allclose(heavy.penalty, 5.0 * light.penalty, rtol=1e-6)
     np.testing.assert_allclose(light.penalty, small.step(state, all_local)[0].outcome.penalty, rtol=1e-6)
@@ -177,7 +176,7 @@ def test_doing_everything_locally_takes_as_long_as_in_the_reference_simulator(co
         state = env.reset(key)[0]
         return jax.lax.scan(lambda s, _: (lambda n: (n, n.outcome.delay))(env.step(s, all_local)[0]), state, length=30)
 
-    delays = np.asarray(quick_jit(jax.vmap(episode))(jax.random.split(jax.random.key(0), 128))[1]).mean(axis=(1, 2))
+    delays = np.asarray(jax.jit(jax.vmap(episode))(jax.random.split(jax.random.key(0), 128))[1]).mean(axis=(1, 2))
     error = delays.std() * np.sqrt(1 / 20 + 1 / 128)
     assert abs(delays.mean() - expected) < 3 * error + 0.05
 

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import quick_jit
 
 from experiments.studies import corner_bandit as study
 from jaxdiff import train
@@ -86,8 +85,8 @@ def test_a_lane_is_what_its_seed_gives_alone(trained):
     algorithm = make_algorithm(config, probes.bandit().spec, None)
     hparams = jax.tree.map(np.float32, make_settings(config)[1])
     scaled = study.scaled(config, dataset)
-    lane = quick_jit(lambda seed: train.init_lane(algorithm, hparams, seed))(jnp.int32(SEEDS[1]))
-    lane, _ = quick_jit(train.make_chunk(algorithm, config.batch_size))(lane, jnp.int32(NUM_UPDATES), scaled)
+    lane = jax.jit(lambda seed: train.init_lane(algorithm, hparams, seed))(jnp.int32(SEEDS[1]))
+    lane, _ = jax.jit(train.make_chunk(algorithm, config.batch_size))(lane, jnp.int32(NUM_UPDATES), scaled)
     for alone, together in zip(*map(jax.tree.leaves, (lane.state.params, lanes.state.params)), strict=True):
         np.testing.assert_allclose(together[1], alone, atol=1e-5)
 

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import quick_jit
 from scipy.spatial.distance import cdist
 
 from experiments.studies.generative_families import FAMILIES
@@ -18,7 +17,7 @@ from experiments.studies.generative_families._training import Progress, Sampler,
 from experiments.studies.metrics import Interval, interval, wasserstein2
 from experiments.studies.metrics import energy_distance as eager_energy_distance
 
-energy_distance = quick_jit(eager_energy_distance)
+energy_distance = jax.jit(eager_energy_distance)
 
 
 def cloud(seed, count, dim=2):
@@ -84,12 +83,12 @@ def test_density_integrates_to_one_and_is_that_of_its_samples(name):
     # Cell centres; the board's edges lie between cells.
     points = (np.arange(600) + 0.5) / 600 * 6.8 - 3.4
     grid = np.stack(np.meshgrid(points, points), axis=-1)
-    log_prob = np.asarray(quick_jit(density.log_prob)(jnp.array(grid)), dtype=float)
+    log_prob = np.asarray(jax.jit(density.log_prob)(jnp.array(grid)), dtype=float)
     mass = np.exp(log_prob) * (6.8 / 600) ** 2
     assert mass.sum() == pytest.approx(1.0, abs=2e-3)
-    samples = quick_jit(density.sample, static_argnums=1)(jax.random.key(0), 20_000)
+    samples = jax.jit(density.sample, static_argnums=1)(jax.random.key(0), 20_000)
     assert samples.shape == (20_000, 2)
-    of_samples = np.asarray(quick_jit(density.log_prob)(samples))
+    of_samples = np.asarray(jax.jit(density.log_prob)(samples))
     assert np.isfinite(of_samples).all()
     # Means of features under the density and over the samples, four standard errors apart at most.
     waves = (lambda x: np.cos(3 * x[..., 0]), lambda x: np.sin(2 * x[..., 1]) * x[..., 0])
@@ -112,7 +111,7 @@ def test_gan_losses_move_each_network_by_its_own_gradient():
         gradient = jax.grad(family.loss)(params, key, x0, Progress(0, 1), 0.0)
         return gradient, family.samplers[0].draw(params, key, 6)
 
-    gradient, fake = quick_jit(both)(params)
+    gradient, fake = jax.jit(both)(params)
 
     def logit(weights, x):
         hidden, out = weights["params"]["Dense_0"], weights["params"]["Dense_1"]
@@ -123,7 +122,7 @@ def test_gan_losses_move_each_network_by_its_own_gradient():
         real, generated = logit(weights, x0), logit(weights, fake)
         return -jnp.mean(jnp.log(jax.nn.sigmoid(real)) + jnp.log(1.0 - jax.nn.sigmoid(generated)))
 
-    expected = quick_jit(jax.grad(critic_loss))(params["discriminator"])
+    expected = jax.jit(jax.grad(critic_loss))(params["discriminator"])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), gradient["discriminator"], expected)
     assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient["generator"]))
 
@@ -139,7 +138,7 @@ def test_family_learns_at_every_step_draws_and_scores(name):
         scores = [log_prob(params, key, x) for log_prob in family.log_probs.values()]
         return at(jnp.array([0, 99])), cheapest.draw(params, key, 3), scores
 
-    gradient, samples, scores = quick_jit(everything)(random_parameters(family))
+    gradient, samples, scores = jax.jit(everything)(random_parameters(family))
     for leaf in jax.tree.leaves(gradient):
         assert np.isfinite(leaf).all()
         assert np.any(np.asarray(leaf), axis=tuple(range(1, leaf.ndim))).all()

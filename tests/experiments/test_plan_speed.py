@@ -5,9 +5,9 @@ from pathlib import Path
 import sys
 import tomllib
 
+import jax
 import numpy as np
 import pytest
-from quick_jit import quick_jit
 
 from experiments.studies import plan_speed
 from experiments.studies.plan_speed import JAX, TORCH, Name
@@ -29,7 +29,7 @@ def test_without_torch_the_message_is_the_line_that_installs_it(monkeypatch):
 def test_jax_draws_plans_that_hold_the_known_ends_exactly(sampler):
     config = dataclasses.replace(TINY, sampler=sampler)
     ends = plan_speed.known_ends(3)
-    program = plan_speed.jax_program(config, plan_speed.init_params(config), ends, quick_jit)
+    program = plan_speed.jax_program(config, plan_speed.init_params(config), ends, jax.jit)
     plans = program.draw(0)
     assert plans.shape == (3, 8, 6)
     np.testing.assert_array_equal(plans[:, [0, -1], 2:], ends)
@@ -113,7 +113,7 @@ def test_plans_from_one_start_agree(sampler):
     config = dataclasses.replace(TINY, sampler=sampler, num_steps=TINY.num_levels if sampler == "ddpm" else 6)
     params, theirs = torch_side(config)
     ends = plan_speed.known_ends(3)
-    ours = plan_speed.jax_program(config, params, ends, quick_jit)
+    ours = plan_speed.jax_program(config, params, ends, jax.jit)
     program = plan_speed.Program(theirs.sampler(config, ends, theirs.net))
     assert plan_speed.plan_difference(config, ours, program, 3) < plan_speed.PLAN_LIMIT
     drawn = program.draw(0)

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import quick_jit
 
 from experiments.studies.value_guidance import (
     Model,
@@ -30,7 +29,7 @@ def means():
     """(value, form) -> [len(CALLS), len(W), n]."""
     names = (EXACT, PLAIN, BEFORE, TWICE, STEPS, NOISY, DPS, DPS_COV)
     with jax.enable_x64(True):
-        found = [sampled_means(PROBLEM, K, W, names, quick_jit) for K in CALLS]
+        found = [sampled_means(PROBLEM, K, W, names, jax.jit) for K in CALLS]
     return {name: np.stack([by_name[name] for by_name in found]) for name in names}
 
 

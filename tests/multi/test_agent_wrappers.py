@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.algorithms import ALGORITHMS
 from jaxdiff.algorithms.planner import PlannerConfig
@@ -43,9 +42,9 @@ def make_batch(seed=0, team_reward=False):
 def trained(name):
     """A diffusion policy under a wrapper, after one update: state, metrics, action of an observation [B, A, O]."""
     algorithm = wrapped(name, DIFFUSION.make, CONFIG, SPEC)
-    state = quick_jit(algorithm.init)(jax.random.key(0), hparams(DIFFUSION))
-    state, metrics = quick_jit(algorithm.update)(jax.random.key(1), state, make_batch())
-    act = quick_jit(lambda obs: algorithm.act(jax.random.key(2), state, obs, algorithm.init_memory((B,)))[0])
+    state = jax.jit(algorithm.init)(jax.random.key(0), hparams(DIFFUSION))
+    state, metrics = jax.jit(algorithm.update)(jax.random.key(1), state, make_batch())
+    act = jax.jit(lambda obs: algorithm.act(jax.random.key(2), state, obs, algorithm.init_memory((B,)))[0])
     return state, metrics, act
 
 
@@ -83,7 +82,7 @@ def test_agents_start_apart_when_independent_and_as_one_when_not(team):
 def test_independent_agents_are_as_many_lone_ones():
     (new, metrics, _), batch = trained("independent"), make_batch()
     lone = DIFFUSION.make(CONFIG, SPEC)
-    init, update, losses = quick_jit(lone.init), quick_jit(lone.update), []
+    init, update, losses = jax.jit(lone.init), jax.jit(lone.update), []
     for i in range(A):
         start = init(jax.random.split(jax.random.key(0), A)[i], hparams(DIFFUSION))
         rows = Transition(*(getattr(batch, field.name)[:, i] for field in dataclasses.fields(batch)))
@@ -101,7 +100,7 @@ def test_shared_noise_makes_equal_agents_act_alike():
 
     def actions(shared_noise):
         team = wrapped("independent", DIFFUSION.make, CONFIG, SPEC, shared_noise=shared_noise)
-        return np.asarray(quick_jit(team.act)(jax.random.key(1), state, jnp.ones((B, A, 2)), ())[0][:, 0])
+        return np.asarray(jax.jit(team.act)(jax.random.key(1), state, jnp.ones((B, A, 2)), ())[0][:, 0])
 
     common, own = actions(True), actions(False)
     np.testing.assert_array_equal(common[:, 0], common[:, 1])
@@ -145,7 +144,7 @@ def test_stretches_and_windows_have_their_agents_on_the_same_axes():
 
 
 def run(function, *args):
-    return quick_jit(function)(*args)
+    return jax.jit(function)(*args)
 
 
 @pytest.mark.parametrize("name", list(WRAPPERS))

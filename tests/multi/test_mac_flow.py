@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.algorithms.actor_critic import FLOW
 from jaxdiff.multi import mac_flow
@@ -69,7 +68,7 @@ def build(*, losses_only: bool = False, **changes: Any) -> Built:
         metrics = algorithm.update(key, state, batch)[1]
         return state, {name: value for name, value in metrics.items() if "norm" not in name}
 
-    return Built(algorithm, quick_jit(losses if losses_only else algorithm.update), start)
+    return Built(algorithm, jax.jit(losses if losses_only else algorithm.update), start)
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +161,7 @@ def test_an_agents_action_does_not_see_what_others_observe(share_params, shared_
     algorithm = mac_flow.make(config, SPEC)
     state = jax.eval_shape(algorithm.init, jax.random.key(0), hparams())
     state = TrainState(np.int32(0), drawn(state.params, 3), None, None, hparams())
-    act = quick_jit(lambda obs: algorithm.act(jax.random.key(1), state, obs, ())[0])
+    act = jax.jit(lambda obs: algorithm.act(jax.random.key(1), state, obs, ())[0])
     rng = np.random.default_rng(2)
     obs = rng.normal(size=(4, 5, 2, 3)).astype(np.float32)
     elsewhere = obs.copy()
@@ -179,7 +178,7 @@ def test_agents_alike_that_see_the_same_part_by_their_own_noise_alone(default):
     alike = jax.tree.map(lambda leaf: np.stack([leaf[0], leaf[0]]), drawn(policy["students"], 4))
     state = default.start.replace(params={"policy": {**policy, "students": alike}})
     obs = jnp.ones((7, 2, 3))
-    act = quick_jit(default.algorithm.act)
+    act = jax.jit(default.algorithm.act)
     warm, _ = act(jax.random.key(0), state, obs, ())
     assert (warm[:, 0, 0] != warm[:, 0, 1]).all()
     assert len(np.unique(warm[:, 0, 0, 0])) == 7
@@ -210,7 +209,7 @@ def learn() -> Callable[..., np.ndarray]:
         state = jax.lax.fori_loop(0, num_updates, step, algorithm.init(jax.random.key(1), knobs))
         return algorithm.act(jax.random.key(2), state, jnp.ones((1000, 2, 1)), ())[0]
 
-    program = quick_jit(run)
+    program = jax.jit(run)
 
     def learn(rows: Transition, num_updates: int, **changes: float) -> np.ndarray:
         found = program(rows, jnp.int32(num_updates), hparams(lr=5e-3, critic_lr=5e-3, **changes))

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff import envs, train
 from jaxdiff.cli import config as configs
@@ -146,7 +145,7 @@ def test_the_loss_is_the_papers_with_masks_terminal_states_and_the_action_that_w
     chosen = np.where(open_mask(batch.obs), batch.action, -np.inf).argmax(axis=-1)
     assert (chosen != np.asarray(batch.action).argmax(axis=-1)).any()  # some best scores were forbidden
     q = np.take_along_axis(plain_values(params["value"], batch.obs), chosen[..., None], axis=-1)[..., 0]
-    new, metrics = quick_jit(algorithm.update)(jax.random.key(0), state, batch)
+    new, metrics = jax.jit(algorithm.update)(jax.random.key(0), state, batch)
     loss = 0.5 * np.mean((y - plain_total(params["value"], q, batch.obs)) ** 2)
     np.testing.assert_allclose(metrics["value_loss"], loss, rtol=1e-4)
     for old, moved, online in zip(*map(jax.tree.leaves, (target, new.target_params, new.params)), strict=True):
@@ -155,7 +154,7 @@ def test_the_loss_is_the_papers_with_masks_terminal_states_and_the_action_that_w
 
 def test_agents_for_themselves_learn_from_their_own_rewards():
     algorithm, start = built(agent="mlp", mixer="own", utility="logits")
-    update, batch = quick_jit(algorithm.update), team_batch()
+    update, batch = jax.jit(algorithm.update), team_batch()
     assert start.params["value"]["mixer"] == {}
     other = batch.replace(reward=batch.reward.at[:, 1].add(1e4))
     one, two = (update(jax.random.key(0), start, data)[0].opt_state["value"] for data in (batch, other))
@@ -170,7 +169,7 @@ def test_what_is_forbidden_is_never_chosen_and_the_rest_is_explored_evenly():
     mask = open_mask(obs)
     random = dataclasses.replace(state, hparams=knobs(epsilon_start=1.0))
     for choose in (algorithm.act, algorithm.explore):
-        action = np.asarray(quick_jit(choose)(jax.random.key(1), random, obs, ())[0])
+        action = np.asarray(jax.jit(choose)(jax.random.key(1), random, obs, ())[0])
         assert action.shape == (len(obs), 1, A, N)
         assert set(np.unique(action)) == {-1.0, 1.0}
         assert (action[:, 0].sum(axis=-1) == 2 - N).all()
@@ -188,7 +187,7 @@ def test_averaged_chains_agree_more_often_than_single_ones():
         network = jax.tree.map(np.zeros_like, state.params["value"]["own"]["params"])
         network["Mlp_0"]["Dense_1"]["bias"] += 0.3 * np.arange(N, dtype=np.float32)
         state.params["value"]["own"]["params"] = network
-        best = np.asarray(quick_jit(algorithm.act)(jax.random.key(1), state, obs, ())[0])[:, 0].argmax(axis=-1)
+        best = np.asarray(jax.jit(algorithm.act)(jax.random.key(1), state, obs, ())[0])[:, 0].argmax(axis=-1)
         agreement[chains] = (best == 0).mean()  # the noise that is predicted is taken away
     assert agreement[1] < 0.6
     assert agreement[64] > 0.8
@@ -208,8 +207,8 @@ def test_the_team_finds_the_best_joint_action_and_its_value():
     algorithm = mad2rl.make(config, env.spec)
     hparams = knobs(lr=3e-3, reward_scale=0.125, target_rate=0.05, epsilon_updates=300.0, epsilon_end=0.0)
     online = train.OnlineConfig(num_envs=8, replay_capacity=800, warmup=64)
-    lane = quick_jit(lambda: train.init_online_lane(algorithm, env, online, hparams, np.int32(0)))()
-    chunk = quick_jit(train.make_online_chunk(algorithm, env, 64, online))
+    lane = jax.jit(lambda: train.init_online_lane(algorithm, env, online, hparams, np.int32(0)))()
+    chunk = jax.jit(train.make_online_chunk(algorithm, env, 64, online))
     _, metrics = chunk(chunk(lane, jnp.int32(900), None)[0], jnp.int32(10), None)
     assert float(metrics["train_return"]) == 8.0  # of all environments' newest episodes
     np.testing.assert_allclose(

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.algorithms.planner import PlannerConfig, Team, agents_apart, agents_together, make_planner
 from jaxdiff.data import Dataset, Segments
@@ -34,7 +33,7 @@ def batch_of(length=T, seed=0):
 def start_of(config, spec=SPEC):
     """The algorithm and a state whose agents do attend to one another."""
     algorithm = madiff.make(config, spec)
-    state = quick_jit(algorithm.init)(jax.random.key(0), KNOBS)
+    state = jax.jit(algorithm.init)(jax.random.key(0), KNOBS)
 
     def open_gain(path, leaf):
         return jnp.ones_like(leaf) if "gain" in jax.tree_util.keystr(path) else leaf
@@ -47,7 +46,7 @@ def start_of(config, spec=SPEC):
 def team(request):
     config = dataclasses.replace(CONFIG, execution=request.param, history=2)
     algorithm, state = start_of(config)
-    return request.param, algorithm, state, quick_jit(algorithm.act)
+    return request.param, algorithm, state, jax.jit(algorithm.act)
 
 
 def test_egos_draw_noise_of_their_own_unless_all_draw_the_first_ones():
@@ -55,7 +54,7 @@ def test_egos_draw_noise_of_their_own_unless_all_draw_the_first_ones():
         config = dataclasses.replace(CONFIG, shared_noise=shared_noise)
         algorithm, state = start_of(config)
         obs = jnp.ones((B, A, DIM))
-        return np.asarray(quick_jit(algorithm.act)(jax.random.key(1), state, obs, algorithm.init_memory((B,)))[0])
+        return np.asarray(jax.jit(algorithm.act)(jax.random.key(1), state, obs, algorithm.init_memory((B,)))[0])
 
     own, common = act(shared_noise=False), act(shared_noise=True)
     np.testing.assert_array_equal(own[:, :, 0], common[:, :, 0])
@@ -117,7 +116,7 @@ def test_agents_are_taken_apart_and_put_together_again(patch):
 
 def test_rows_that_are_known_get_no_gradient_and_the_rest_does():
     planner = make_planner(PLANNER, A * DIM, (1,), Team(A, attention=True))
-    params = quick_jit(planner.init)(jax.random.key(0))
+    params = jax.jit(planner.init)(jax.random.key(0))
     rng = np.random.default_rng(0)
     x0 = jnp.asarray(rng.normal(size=(B, T, A * DIM)), jnp.float32)
     known = of_ego(jnp.zeros((B, 1, DIM)), jnp.asarray([0, 1, 2, 0]), A, T, teammates=True)
@@ -126,7 +125,7 @@ def test_rows_that_are_known_get_no_gradient_and_the_rest_does():
     def loss(x0):
         return planner.loss(jax.random.key(1), params, x0, cond, known, jnp.ones((T, A * DIM))).sum()
 
-    gradient = np.asarray(quick_jit(jax.grad(loss))(x0))
+    gradient = np.asarray(jax.jit(jax.grad(loss))(x0))
     mask = np.asarray(jnp.broadcast_to(known.mask, x0.shape))
     assert (gradient[mask] == 0.0).all()
     assert (gradient[~mask] != 0.0).all()
@@ -139,8 +138,8 @@ def test_updates_lower_the_loss_and_move_what_they_should(changes):
     flat = Transition(*(jnp.moveaxis(x, 1, 0)[:, 0] for x in (rows.obs, rows.action)), jnp.ones((8, A)),
                       jnp.ones((8, A)), rows.obs[0])  # fmt: skip
     dataset = Dataset(flat, jnp.repeat(jnp.arange(2, dtype=jnp.int32), 4))
-    state = quick_jit(algorithm.fit)(state, dataset)
-    update = quick_jit(lambda k, state: algorithm.update(jax.random.key(k), state, batch_of()))
+    state = jax.jit(algorithm.fit)(state, dataset)
+    update = jax.jit(lambda k, state: algorithm.update(jax.random.key(k), state, batch_of()))
     first = state
     losses = []
     for k in range(60):
@@ -161,9 +160,9 @@ def test_discrete_actions_are_learned_among_those_that_are_allowed():
     obs = np.concatenate([rng.normal(size=(B, T, A, 2)), np.broadcast_to(allowed, (B, T, A, 3))], axis=-1)
     taken = 2.0 * np.eye(3)[rng.choice([0, 2], size=(B, T, A))] - 1.0
     batch = batch_of().replace(obs=jnp.asarray(obs, jnp.float32), action=jnp.asarray(taken, jnp.float32))
-    state, metrics = quick_jit(algorithm.update)(jax.random.key(0), state, batch)
+    state, metrics = jax.jit(algorithm.update)(jax.random.key(0), state, batch)
     assert float(metrics["inverse_loss"]) == pytest.approx(np.log(2.0), abs=0.5)
-    action, _ = quick_jit(algorithm.act)(jax.random.key(1), state, batch.obs[:, 0], algorithm.init_memory((B,)))
+    action, _ = jax.jit(algorithm.act)(jax.random.key(1), state, batch.obs[:, 0], algorithm.init_memory((B,)))
     assert action.shape == (B, 1, A, 3)
     np.testing.assert_allclose((np.asarray(action) + 1.0).sum(axis=-1) / 2.0, 1.0, rtol=1e-5)
 

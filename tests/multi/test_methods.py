@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.algorithms import ALGORITHMS
 from jaxdiff.algorithms.planner import PlannerConfig
@@ -114,8 +113,8 @@ def case(request):
         traces.append(None)
         return algorithm.update(key, state, batch)
 
-    start = quick_jit(algorithm.init)(jax.random.key(0), knobs(module))
-    return Case(request.param, module, algorithm, start, quick_jit(update), quick_jit(algorithm.act), traces)
+    start = jax.jit(algorithm.init)(jax.random.key(0), knobs(module))
+    return Case(request.param, module, algorithm, start, jax.jit(update), jax.jit(algorithm.act), traces)
 
 
 def test_an_update_counts_itself_keeps_the_knobs_and_is_traced_once(case):
@@ -147,8 +146,8 @@ def test_dom2_acts_decentrally_as_any_wrapped_method():
     names = {field.name for field in dataclasses.fields(module.Config)}
     config = module.Config(**{k: v for k, v in SMALL.items() if k in names}, num_candidates=2)
     team = independent(module.make, config, SPEC)
-    state = quick_jit(team.init)(jax.random.key(0), knobs(module))
-    act = quick_jit(lambda obs: team.act(jax.random.key(1), state, obs, team.init_memory((B,)))[0][:, 0])
+    state = jax.jit(team.init)(jax.random.key(0), knobs(module))
+    act = jax.jit(lambda obs: team.act(jax.random.key(1), state, obs, team.init_memory((B,)))[0][:, 0])
     obs = team_batch().obs
     before, after = np.asarray(act(obs)), np.asarray(act(obs.at[:, 1].add(1.0)))
     np.testing.assert_array_equal(before[:, [0, 2]], after[:, [0, 2]])
@@ -157,8 +156,8 @@ def test_dom2_acts_decentrally_as_any_wrapped_method():
 
 def test_the_null_branch_of_guidance_does_not_know_the_wanted_return():
     algorithm = dof_planner.make(config_of(dof_planner), SPEC)
-    state = quick_jit(algorithm.init)(jax.random.key(0), knobs(dof_planner))
-    act = quick_jit(algorithm.act)
+    state = jax.jit(algorithm.init)(jax.random.key(0), knobs(dof_planner))
+    act = jax.jit(algorithm.act)
 
     def action(scale, wanted):
         asked = dataclasses.replace(state, hparams=knobs(dof_planner, guidance_scale=scale, target_return=wanted))
@@ -171,10 +170,10 @@ def test_the_null_branch_of_guidance_does_not_know_the_wanted_return():
 def test_a_concatenated_loss_is_the_sum_of_the_agents_own():
     alone = make_policy(POLICY, dataclasses.replace(SPEC, num_agents=None))
     team = make_team_policy("concat", POLICY, SPEC)
-    params, batch, key = quick_jit(team.init)(jax.random.key(0)), team_batch(), jax.random.key(1)
-    together = quick_jit(lambda params: team.loss(key, params, batch.obs, batch.action).sum(axis=-1))
+    params, batch, key = jax.jit(team.init)(jax.random.key(0)), team_batch(), jax.random.key(1)
+    together = jax.jit(lambda params: team.loss(key, params, batch.obs, batch.action).sum(axis=-1))
     np.testing.assert_array_equal(team.weights(params), np.ones(A))
-    loss, total = quick_jit(alone.loss), 0.0
+    loss, total = jax.jit(alone.loss), 0.0
     for i in range(A):
         own = jax.tree.map(lambda x, i=i: x[i], params["net"])
         total = total + loss(jax.random.split(key, A)[i], own, batch.obs[:, i], batch.action[:, i])
@@ -184,8 +183,8 @@ def test_a_concatenated_loss_is_the_sum_of_the_agents_own():
 @pytest.mark.parametrize("value_factor", ["own", "qmix"])
 def test_the_value_teaches_every_agents_policy(value_factor):
     algorithm = dof_policy.make(config_of(dof_policy, value_factor=value_factor), SPEC)
-    start = quick_jit(algorithm.init)(jax.random.key(0), knobs(dof_policy))
-    update = quick_jit(algorithm.update)
+    start = jax.jit(algorithm.init)(jax.random.key(0), knobs(dof_policy))
+    update = jax.jit(algorithm.update)
 
     def after(q_weight):
         state = dataclasses.replace(start, hparams=knobs(dof_policy, q_weight=q_weight))
@@ -201,7 +200,7 @@ def test_values_of_a_team_are_what_their_factor_says():
     values = {f: make_team_value(f, SMALL["critic"], SPEC) for f in ("own", "vdn", "qmix", "central")}
     batch = team_batch()
     for factor, value in values.items():
-        params[factor] = quick_jit(value.init)(jax.random.key(0))
+        params[factor] = jax.jit(value.init)(jax.random.key(0))
     own = values["own"].own(params["own"], batch.obs, batch.action)
     assert own.shape == (2, B, A)
     summed = values["vdn"].total({"own": params["own"]["own"]}, batch.obs, batch.action)

@@ -6,7 +6,6 @@ import jax
 import numpy as np
 from plain_layers import attention, dense, feed_forward, layer_norm, random_like, sines
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.networks import AGENT_NETWORKS, AgentMlp
 
@@ -24,7 +23,7 @@ def inputs(batch, agents=AGENTS, seed=0):
 @functools.cache
 def program(agent_id=False):
     network = AgentMlp(agent_id=agent_id, **SIZES)
-    return quick_jit(network.apply), random_like(jax.eval_shape(network.init, KEY, *inputs((2,))), 1)
+    return jax.jit(network.apply), random_like(jax.eval_shape(network.init, KEY, *inputs((2,))), 1)
 
 
 @pytest.mark.parametrize("agent_id", [False, True])

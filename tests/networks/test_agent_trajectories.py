@@ -8,7 +8,6 @@ import numpy as np
 from plain_convolutions import conv, conv_block, conv_transpose, mish, residual_block, token_features
 from plain_layers import attention, dense, layer_norm, random_like
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.networks import AGENT_TRAJECTORY_NETWORKS, AgentTransformer, AgentUnet
 from jaxdiff.networks.agent_unet import AgentAttention, by_agent
@@ -46,7 +45,7 @@ def program(name, **options):
     """(compiled apply, parameters in which attention counts), in float64."""
     network = small(name, **options)
     params = with_gain(jax.tree.map(lambda leaf: leaf / 2, random_params(network, *inputs((2,)))), 2.0)
-    return quick_jit(network.apply), params
+    return jax.jit(network.apply), params
 
 
 def influence(apply, params):
@@ -87,7 +86,7 @@ def test_agents_depend_on_one_another_through_attention_alone(x64, name):
 def test_agents_depend_on_no_other_where_the_gain_is_zero_as_in_a_new_network(x64):
     apply, params = program("agent_unet")
     np.testing.assert_array_equal(influence(apply, with_gain(params, 0.0))[1:], 0.0)
-    new = quick_jit(AgentAttention(2).init)(KEY, np.zeros((2, 1, 8)), np.zeros((1, 1, 2)))
+    new = jax.jit(AgentAttention(2).init)(KEY, np.zeros((2, 1, 8)), np.zeros((1, 1, 2)))
     assert new["params"]["gain"] == 0.0
 
 
@@ -95,7 +94,7 @@ def test_the_gain_gets_a_gradient_where_it_is_zero_and_then_so_do_other_agents(x
     rng = np.random.default_rng(0)
     z, features, network = rng.standard_normal((3, 4, 16)), rng.standard_normal((3, 1, 4)), AgentAttention(3)
     params = random_params(network, z, features)
-    slope = quick_jit(jax.grad(lambda params, z: jnp.square(network.apply(params, z, features)[0]).sum(), (0, 1)))
+    slope = jax.jit(jax.grad(lambda params, z: jnp.square(network.apply(params, z, features)[0]).sum(), (0, 1)))
     of_params, of_z = slope(with_gain(params, 0.0), z)
     assert abs(of_params["params"]["gain"]) > 1e-3
     np.testing.assert_array_equal(of_z[1:], 0.0)
@@ -126,7 +125,7 @@ def test_agent_attention_equals_its_formula(x64):
     params = random_params(network, z, features)
     p = params["params"]
     wanted = np.concatenate([plain_agent_attention(p, z[i : i + 3], features[i : i + 3]) for i in (0, 3)])
-    np.testing.assert_allclose(quick_jit(network.apply)(params, z, features), wanted, rtol=1e-9)
+    np.testing.assert_allclose(jax.jit(network.apply)(params, z, features), wanted, rtol=1e-9)
 
 
 def test_unet_equals_its_formula(x64):

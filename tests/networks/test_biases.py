@@ -4,15 +4,14 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from quick_jit import quick_jit
 
 from jaxdiff.networks import BIASES, Mlp
 
-torch = quick_jit(BIASES["torch"])
+torch = jax.jit(BIASES["torch"])
 
 
 def init(module, width):
-    return quick_jit(module.init)(jax.random.key(0), jnp.zeros(width))
+    return jax.jit(module.init)(jax.random.key(0), jnp.zeros(width))
 
 
 def by_path(params):

@@ -6,7 +6,6 @@ import numpy as np
 import optax
 from plain_layers import dense, random_like
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.networks import MIXERS, QmixMixer, VdnMixer
 
@@ -44,7 +43,7 @@ def plain_mixer(params, q, state, monotone):
 def test_qmix_equals_its_formula(x64, monotone):
     network, (q, state) = QmixMixer(width=5, hidden=(8, 8), monotone=monotone), inputs((2, 3))
     params = random_params(network)
-    answer = quick_jit(network.apply)(params, q, state)
+    answer = jax.jit(network.apply)(params, q, state)
     assert answer.shape == (2, 3)
     wanted = [[plain_mixer(params["params"], q[i, j], state[i, j], monotone) for j in range(3)] for i in range(2)]
     np.testing.assert_allclose(answer, wanted, rtol=1e-9)
@@ -55,7 +54,7 @@ def slopes(name):
     network = MIXERS[name](width=5, hidden=(8,))
     rng = np.random.default_rng(2)
     q, state = 3 * rng.standard_normal((200, AGENTS)), rng.standard_normal((200, STATE))
-    return quick_jit(jax.grad(lambda q: network.apply(random_params(network), q, state).sum()))(q)
+    return jax.jit(jax.grad(lambda q: network.apply(random_params(network), q, state).sum()))(q)
 
 
 def test_no_agents_value_lowers_the_teams_unless_the_mixer_is_linear(x64):
@@ -67,7 +66,7 @@ def test_no_agents_value_lowers_the_teams_unless_the_mixer_is_linear(x64):
 def test_the_linear_mixer_is_a_linear_function_plus_a_constant(x64):
     network, (q, state) = QmixMixer(width=5, hidden=(8,), monotone=False), inputs()
     params = random_params(network)
-    apply = quick_jit(network.apply)
+    apply = jax.jit(network.apply)
 
     def at(values):
         return np.asarray(apply(params, values, state))
@@ -111,7 +110,7 @@ def test_qmix_reconstructs_a_monotone_payoff_that_no_sum_can():
         }
         return losses(jax.lax.scan(step, (start, optimiser.init(start)), length=300)[0][0])
 
-    error = quick_jit(learn)(KEY)
+    error = jax.jit(learn)(KEY)
     assert error["vdn"] == pytest.approx(4 / 9, abs=1e-3)
     assert error["qmix"] < 0.05
 

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 from plain_layers import dense, feed_forward, layer_norm, random_like
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.networks import NETWORKS, LnResnetDenoiser
 from jaxdiff.networks.resnet import FourierFeatures
@@ -26,7 +25,7 @@ def test_ln_resnet_equals_its_formula(x64, final_norm):
     if final_norm:
         stream = layer_norm(p["LayerNorm_0"], stream)
     wanted = dense(p["Dense_3"], np.tanh(stream))
-    np.testing.assert_allclose(quick_jit(network.apply)(params, x, t, cond), wanted, rtol=1e-9)
+    np.testing.assert_allclose(jax.jit(network.apply)(params, x, t, cond), wanted, rtol=1e-9)
 
 
 def test_ln_resnet_has_idqls_released_size():

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 from plain_layers import attention, dense, feed_forward, layer_norm, random_like, sigmoid, sines
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.networks import NETWORKS, SEQUENCE_NETWORKS, LstmDenoiser, TransformerDenoiser
 from jaxdiff.networks.sequence import num_heads, split_history
@@ -53,7 +52,7 @@ def test_lstm_denoiser_is_an_mlp_on_the_last_output_of_the_recurrence(x64, layer
         layer = dense(mlp["Mlp_0"][f"Dense_{k}"], layer)
         layer = np.tanh(layer_norm(mlp["Mlp_0"][f"LayerNorm_{k}"], layer) if layer_norm_on else layer)
     wanted = dense(mlp["Mlp_0"]["Dense_2"], layer)
-    np.testing.assert_allclose(quick_jit(apply)(params, x, obs), wanted, rtol=1e-9)
+    np.testing.assert_allclose(jax.jit(apply)(params, x, obs), wanted, rtol=1e-9)
 
 
 @pytest.mark.parametrize("final_norm", [False, True])
@@ -72,7 +71,7 @@ def test_transformer_denoiser_equals_its_formula(x64, final_norm):
         stream = stream + feed_forward(p[f"FeedForward_{k}"], stream)
     answer = layer_norm(p["LayerNorm_2"], stream[-1]) if final_norm else stream[-1]
     wanted = dense(p["Dense_4"], answer)
-    np.testing.assert_allclose(quick_jit(apply)(params, x, obs), wanted, rtol=1e-9)
+    np.testing.assert_allclose(jax.jit(apply)(params, x, obs), wanted, rtol=1e-9)
 
 
 def test_parameters_are_counted_by_the_formulas():
@@ -95,7 +94,7 @@ def test_parameters_are_counted_by_the_formulas():
 def test_gradient_reaches_every_number_of_every_observation_and_order_matters(name):
     apply, params = with_params(small(name, hidden=(8,)))
     x, obs = inputs()
-    both = quick_jit(lambda obs: (apply(params, x, obs), jax.jacrev(apply, 2)(params, x, obs)))
+    both = jax.jit(lambda obs: (apply(params, x, obs), jax.jacrev(apply, 2)(params, x, obs)))
     value, slope = both(obs)
     assert slope.shape == (ACTION, HISTORY, OBS)
     assert np.abs(slope).min() > 1e-5
@@ -106,7 +105,7 @@ def test_without_positions_the_transformer_reads_a_set():
     apply, params = with_params(small("transformer"))
     params["params"]["position"] = np.zeros_like(params["params"]["position"])
     x, obs = inputs()
-    apply = quick_jit(apply)
+    apply = jax.jit(apply)
     value = apply(params, x, obs)
     np.testing.assert_allclose(apply(params, x, obs[[2, 0, 1]]), value, rtol=1e-4, atol=1e-5)
     assert np.abs(apply(params, x, obs[[0, 0, 1]]) - value).max() > 1e-3
@@ -120,7 +119,7 @@ def test_an_lstm_that_forgets_at_once_reads_the_newest_observation_alone():
     cell["Dense_0"]["kernel"][:, 8:16] = 0.0
     cell["Dense_0"]["bias"][8:16] = -100.0
     x, obs = inputs()
-    apply = quick_jit(apply)
+    apply = jax.jit(apply)
     other = np.concatenate([inputs(seed=5)[1][:2], obs[2:]])
     np.testing.assert_allclose(apply(params, x, other), apply(params, x, obs), rtol=1e-6)
     assert np.abs(apply(params, x, obs[::-1]) - apply(params, x, obs)).max() > 1e-3

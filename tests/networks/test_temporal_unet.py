@@ -14,7 +14,6 @@ from plain_convolutions import (
 )
 from plain_layers import dense, random_like
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.networks import TemporalUnet, TrajectoryValue, check_horizon
 from jaxdiff.networks.temporal_unet import LinearAttention, down, up
@@ -52,7 +51,7 @@ def test_unet_with_attention_conditions_and_a_level_per_token_equals_its_formula
     z = blocks(np.concatenate([z, kept], axis=1), coarse, 6, 3)
     z = conv_block(p["ConvBlock_0"], conv_transpose(p["ConvTranspose_0"], z))
     wanted = dense(p["Dense_0"], z)
-    np.testing.assert_allclose(quick_jit(network.apply)(params, x, t, (values, keep)), wanted, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(jax.jit(network.apply)(params, x, t, (values, keep)), wanted, rtol=1e-8, atol=1e-10)
 
 
 def test_plain_unet_of_three_levels_equals_its_formula(x64):
@@ -76,7 +75,7 @@ def test_plain_unet_of_three_levels_equals_its_formula(x64):
     z = conv_transpose(p["ConvTranspose_1"], twice(np.concatenate([z, middle], axis=1)))
     wanted = dense(p["Dense_0"], conv_block(p["ConvBlock_0"], z))
     assert not list(block)
-    np.testing.assert_allclose(quick_jit(network.apply)(params, x, t, None), wanted, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(jax.jit(network.apply)(params, x, t, None), wanted, rtol=1e-8, atol=1e-10)
 
 
 def test_value_equals_its_formula_at_an_odd_horizon(x64):
@@ -92,7 +91,7 @@ def test_value_equals_its_formula_at_an_odd_horizon(x64):
         z = conv(p[f"Conv_{k - 1}"], residual_block(p[f"ResidualBlock_{k}"], z, features, groups=1), stride=2)
     assert z.shape == (1, 2)
     hidden = mish(dense(p["Dense_0"], np.concatenate([z.reshape(-1), features[0]])))
-    np.testing.assert_allclose(quick_jit(network.apply)(params, x, t), dense(p["Dense_1"], hidden)[0], rtol=1e-8)
+    np.testing.assert_allclose(jax.jit(network.apply)(params, x, t), dense(p["Dense_1"], hidden)[0], rtol=1e-8)
 
 
 @pytest.mark.parametrize("horizon", [1, 6])
@@ -115,7 +114,7 @@ def test_linear_attention_equals_its_formula(x64):
     x = np.random.default_rng(0).standard_normal((2, 5, 8))
     params = random_params(LinearAttention(), x)
     wanted = [linear_attention(params["params"], one) for one in x]
-    np.testing.assert_allclose(quick_jit(LinearAttention().apply)(params, x), wanted, rtol=1e-9)
+    np.testing.assert_allclose(jax.jit(LinearAttention().apply)(params, x), wanted, rtol=1e-9)
 
 
 def convolution(inputs, outputs, kernel):
@@ -194,7 +193,7 @@ def test_values_of_a_batch_do_not_depend_on_one_another():
     rng = np.random.default_rng(0)
     x, t = rng.standard_normal((2, 3, 4, 2)).astype(np.float32), rng.uniform(0, 9, (2, 3)).astype(np.float32)
     params = random_params(network, x, t)
-    apply = quick_jit(network.apply)
+    apply = jax.jit(network.apply)
     values = apply(params, x, t)
     assert values.shape == (2, 3)
     other = np.concatenate([x[:1, ::-1], 5 * x[1:] + 1])  # the first row in another order beside new neighbours

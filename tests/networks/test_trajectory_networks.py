@@ -8,7 +8,6 @@ import numpy as np
 from plain_convolutions import mish, token_features
 from plain_layers import attention, dense, layer_norm, random_like, sigmoid, sines
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.networks import TRAJECTORY_NETWORKS, Dit, TrajectoryLstm, TrajectoryTransformer
 
@@ -38,7 +37,7 @@ def program(name):
     """(compiled apply, parameters small enough that no softmax chooses one token), shared by tests in float64."""
     network = small(name)
     params = random_params(network, *inputs((2, 3)))
-    return quick_jit(network.apply), jax.tree.map(lambda leaf: leaf / 2, params)
+    return jax.jit(network.apply), jax.tree.map(lambda leaf: leaf / 2, params)
 
 
 def close(a, b):
@@ -139,7 +138,7 @@ def test_dit_equals_its_formula(x64):
         z = z + g_2 * dense(block["Dense_1"], hidden)
     a, b = np.split(dense(p["Modulation_0"]["Dense_0"], active), 2, axis=1)
     wanted = dense(p["Dense_1"], (1 + a) * plain_norm(z) + b)
-    np.testing.assert_allclose(quick_jit(network.apply)(params, *arguments), wanted, rtol=1e-8)
+    np.testing.assert_allclose(jax.jit(network.apply)(params, *arguments), wanted, rtol=1e-8)
 
 
 def test_trajectory_transformer_equals_its_formula(x64):
@@ -153,7 +152,7 @@ def test_trajectory_transformer_equals_its_formula(x64):
         block = p[f"FeedForward_{k}"]
         z = z + dense(block["Dense_1"], mish(dense(block["Dense_0"], layer_norm(block["LayerNorm_0"], z))))
     wanted = dense(p["Dense_2"], layer_norm(p["LayerNorm_2"], z))
-    np.testing.assert_allclose(quick_jit(network.apply)(params, *arguments), wanted, rtol=1e-8)
+    np.testing.assert_allclose(jax.jit(network.apply)(params, *arguments), wanted, rtol=1e-8)
 
 
 def recurrence(params, tokens):
@@ -175,7 +174,7 @@ def test_trajectory_lstm_reads_from_both_ends(x64):
     for k in (0, 2):
         backward = recurrence(p[f"LstmOutputs_{k + 1}"], z[::-1])[::-1]
         z = np.concatenate([recurrence(p[f"LstmOutputs_{k}"], z), backward], axis=1)
-    np.testing.assert_allclose(quick_jit(network.apply)(params, *arguments), dense(p["Dense_0"], z), rtol=1e-8)
+    np.testing.assert_allclose(jax.jit(network.apply)(params, *arguments), dense(p["Dense_0"], z), rtol=1e-8)
 
 
 def test_a_new_dit_starts_with_its_modulations_and_its_last_layer_at_zero():
@@ -183,7 +182,7 @@ def test_a_new_dit_starts_with_its_modulations_and_its_last_layer_at_zero():
         p = Dit(out=2, width=8, depth=1).init(key, np.ones((HORIZON, DIM)), 3.0, None)["params"]
         return p["Dense_1"], p["Modulation_0"], p["DitBlock_0"]["Modulation_0"]
 
-    leaves = jax.tree.leaves(quick_jit(layers)(KEY))
+    leaves = jax.tree.leaves(jax.jit(layers)(KEY))
     assert [leaf.size for leaf in leaves] == [2, 8 * 2, 2 * 8, 8 * 2 * 8, 6 * 8, 8 * 6 * 8]
     assert not any(leaf.any() for leaf in leaves)
 

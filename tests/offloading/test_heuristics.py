@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import quick_jit
 
 from jaxdiff.offloading import Profile, Queues, Slot, System, decide_slot, empty_queues, heuristics, rates, reachable
 from jaxdiff.offloading.heuristics import HEURISTICS
@@ -63,7 +62,7 @@ def every_decision():
     joint = np.array(list(itertools.product(*choices)))
     cut, node = joint[..., 0], joint[..., 1]
     one_slot = jax.vmap(lambda s, c, n: decide_slot(SMALL, s, c, n).objective, (None, 0, 0))
-    cost = np.asarray(quick_jit(jax.vmap(one_slot, (0, None, None)))(slots, cut, node))
+    cost = np.asarray(jax.jit(jax.vmap(one_slot, (0, None, None)))(slots, cut, node))
     legal = np.asarray(slots.allowed)[:, np.arange(3)[None, :], node].all(axis=-1)
     return cut, node, np.where(legal, cost, np.inf)
 
@@ -152,7 +151,7 @@ def mean_delay(name, episodes):
 
     keys = jax.random.split(jax.random.key(1), episodes)
     inputs = (jnp.asarray(array, jnp.float32) for array in (distance, client, server))
-    run = quick_jit(jax.vmap(episode, (0, 0, 0, 0, 1)))
+    run = jax.jit(jax.vmap(episode, (0, 0, 0, 0, 1)))
     return float(np.mean(run(keys, *inputs, jnp.asarray(fading, jnp.float32))))
 
 
