@@ -21,7 +21,8 @@ QUALITIES = ("expert", "medium", "replay")
 DATASETS = tuple(f"{task}-{quality}" for task in ("spread", "tag", "world") for quality in QUALITIES)
 COMPARED = ("bc", "diffusion_bc", "dom2", "madiff", "dof_policy", "dof_planner", "mac_flow", "td3_bc", "omar")
 PLANNERS = ("madiff", "dof_planner")
-NUM_UPDATES, BATCH_SIZE, WIDTH, EVAL_EPISODES = 5000, 256, 64, 1000
+NUM_UPDATES, BATCH_SIZE, WIDTH, EVAL_EPISODES = 2000, 128, 64, 1000
+PLAN_BATCH, PLAN_CALLS = 32, 5  # of the planners: stretches per update, network calls per plan
 DISCOUNT_FACTOR = 0.95  # OMAR, arXiv:2111.11188: episodes are of 25 steps
 
 
@@ -38,7 +39,10 @@ def get_config(which: str = "spread-medium:madiff") -> ConfigDict:
     config.eval_interval = config.checkpoint_interval = NUM_UPDATES // 5
     config.record_episodes = 0
     if method in PLANNERS:
-        return config  # their batches are of stretches
+        config.batch_size, config.model.planner.num_steps = PLAN_BATCH, PLAN_CALLS
+        config.hparams.ema_start = NUM_UPDATES / 10.0
+        config.eval_interval = NUM_UPDATES  # acting is dear: a plan of everybody in each step
+        return config
     config.batch_size, config.normalise_obs = BATCH_SIZE, True
     set_widths(config.model, WIDTH)
     for key, value in {"discount_factor": DISCOUNT_FACTOR, "polyak": 0.01}.items():
