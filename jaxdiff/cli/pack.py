@@ -197,7 +197,8 @@ class PackRun:
             row["scores"] = scores
         self.eval_table.append(self.step, self.wall_seconds, row)
         if result.recorded.obs.shape[1]:
-            files.write_npz_atomic(self.folder.rollouts, {"obs": result.recorded.obs, "mask": result.recorded.mask})
+            kept = {name: getattr(result.recorded, name) for name in ("obs", "action", "mask")}
+            files.write_npz_atomic(self.folder.rollouts, kept)
         shown = row.get("scores", row["returns"])
         self.score = float(shown.mean())
         for logger in self.loggers:

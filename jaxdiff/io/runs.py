@@ -140,7 +140,7 @@ class Pack:
     members: tuple[Member, ...]  # L of them, in lane order
     train: dict[str, np.ndarray] | None  # step [T], wall_seconds [T], alive [T, L], metrics [T, L]
     eval: dict[str, np.ndarray] | None  # step [T], wall_seconds [T], returns, scores, lengths [T, L, M]
-    rollouts: dict[str, np.ndarray] | None  # obs [L, R, H, O], mask [L, R, H]
+    rollouts: dict[str, np.ndarray] | None  # obs [L, R, H, O], action, mask [L, R, H]
     done: dict[str, Any] | None
     problems: tuple[str, ...] = ()
     plans: dict[str, np.ndarray] | None = None  # of a planner, see `report.plans`: obs, action, value, path, calls

@@ -18,6 +18,7 @@ def page(results: Results) -> str:
         sections.sensitivities(results, looks),
         sections.improvement(results),
         sections.rollouts(results, looks),
+        sections.offloaded(results),
         sections.planned(results),
         sections.training(results, looks),
         sections.trouble_and_cost(results),

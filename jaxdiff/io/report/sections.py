@@ -5,7 +5,7 @@ import datetime
 import shlex
 from typing import Any
 
-from jaxdiff.io.report import curves, maze, plans, sensitivity, tables
+from jaxdiff.io.report import curves, maze, plans, road, sensitivity, tables
 from jaxdiff.io.report.answer import answer
 from jaxdiff.io.report.markup import Child, Markup, join, tag
 from jaxdiff.io.report.results import Results
@@ -161,6 +161,20 @@ def rollouts(results: Results, looks: Mapping[str, curves.Look]) -> Markup | Non
         "Ring: start. Dot: end. Star: goal, with the region that counts as reached."
     )
     return section("rollouts", "Rollouts", tag("p", note, class_="note"), tag("div", *panels, class_="panels"))
+
+
+def offloaded(results: Results) -> Markup | None:
+    """Vehicles, their queues and what they hand to whom."""
+    panels = road.panels(results)
+    if not panels:
+        return None
+    note = (
+        "The best setting of each algorithm, its seed of median score: the first episode recorded in the last "
+        f"evaluation, at most {road.MAX_SLOTS} slots of it. Positions and queues are those at the start of each slot. "
+        "A decision is a cell: above, who runs the rest of the network; below, and as the filled part, the layers that "
+        "the client keeps."
+    )
+    return section("road", "Vehicles, queues and decisions", tag("p", note, class_="note"), *panels)
 
 
 def planned(results: Results) -> Markup | None:
