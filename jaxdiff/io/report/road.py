@@ -130,11 +130,11 @@ def _level(frame: svg.Frame, value: float, class_: str, words: str) -> Markup:
 
 
 def _scale_bar(frame: svg.Frame, scene: Scene) -> Markup:
-    """The reach as a length beside the lower end of the axis."""
-    x, low, high = frame.x.start + 10, frame.y(-scene.coverage), frame.y(-scene.coverage + scene.reach)
+    """The reach as a length at the right edge."""
+    x, low, high = frame.width - 20.0, frame.y(-scene.coverage), frame.y(-scene.coverage + scene.reach)
     bar = tag("path", class_="whisker", d=f"M{x - 4:.1f} {low:.1f}h8M{x:.1f} {low:.1f}V{high:.1f}m-4 0h8")
-    words = tag("text", f"reach {svg.short(scene.reach)} m", class_="tick", x=x + 9, y=(low + high) / 2 + 4)
-    return tag("g", bar, words, class_="other")
+    words = tag("text", f"{svg.short(scene.reach)} m", class_="tick", x=x, y=high - 6, text_anchor="middle")
+    return tag("g", bar, words, tag("title", "how far a client reaches a service vehicle"), class_="other")
 
 
 def queues(scene: Scene, episode: Episode) -> list[Markup]:
@@ -270,7 +270,7 @@ def panels(results: Results) -> list[Markup]:
 
 def panel(scene: Scene, episode: Episode) -> Markup:
     """All pictures of an episode."""
-    parts = [keys(), _wide(road(scene, episode), "The road")]
+    parts = [keys(), _wide(road(scene, episode), "The road; bar: reach of a client")]
     parts.append(tag("div", *queues(scene, episode), class_="panels"))
     if episode.kept is not None and episode.node is not None:
         words = f"Decisions: {shares(episode.node)}"

@@ -99,7 +99,7 @@ def test_lines_of_the_road_end_where_the_vehicles_do(scene):
     assert ends.shape == (3, 4) and np.ptp(ends[:, 0]) == np.ptp(ends[:, 2]) == 0
     per_metre = (ends[0, 1] - ends[2, 1]) / 400
     np.testing.assert_allclose((ends[:, 3] - ends[2, 1]) / per_metre, 200 - np.array([-100, 80, 100]), atol=0.2)
-    assert all(word in drawn for word in ("reach 150 m", "<title>RSU</title>", "<title>vehicle 1</title>", ">C2<"))
+    assert all(word in drawn for word in (">150 m<", "<title>RSU</title>", "<title>vehicle 1</title>", ">C2<"))
 
 
 def test_queues_have_a_picture_for_each_kind_of_place(scene):
