@@ -98,6 +98,12 @@ def test_tables_and_figures_show_what_is_finished(folder):
     assert len(figures[0].axes[0].lines) == 3
 
 
+def test_lanes_that_devices_cannot_share_evenly_are_batched(monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 2)
+    assert [_runs.fitting("shard", count) for count in (1, 8)] == ["vmap", "shard"]
+    assert _runs.fitting("map", 1) == "map"
+
+
 def test_decisions_are_timed_one_by_one():
     seconds = _costs.decision_seconds("greedy_delay", POINT, TINY, repeats=3)
     assert len(seconds) == 3

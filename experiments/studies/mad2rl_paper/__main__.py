@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--counts", default=",".join(map(str, COUNTS)), help="clients or vehicles to look at")
     parser.add_argument("--lane_counts", default="1,8,64", help="of throughput")
     parser.add_argument("--time", type=float, default=2.0, help="seconds of a round of throughput")
-    parser.add_argument("--lanes", default="vmap", choices=MODES, help="how lanes share the machine")
+    parser.add_argument("--lanes", default="shard", choices=MODES, help="how lanes share the machine; default shard")
     parser.add_argument("--redo", action="store_true", help="make finished runs anew")
     for field in dataclasses.fields(Sizes):
         default: Any = field.default

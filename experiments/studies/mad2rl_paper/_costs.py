@@ -16,7 +16,7 @@ from jaxdiff.offloading.heuristics import HEURISTICS
 from jaxdiff.types import Env
 
 from ._methods import LEARNED, Point, Sizes, make_algorithm, make_env
-from ._runs import online_config, start_lanes
+from ._runs import fitting, online_config, start_lanes
 
 REPEATS = 40  # decisions that are timed, after two that are not
 ROUNDS = 3  # of a throughput, of which the median counts
@@ -50,7 +50,7 @@ def decision_seconds(method: str, point: Point, sizes: Sizes, repeats: int = REP
 
 def throughput(method: str, point: Point, sizes: Sizes, num_lanes: int, seconds: float, mode: str) -> Rates:
     """The whole loop (acting, remembering, learning) with so many lanes: steps and updates of all lanes per second."""
-    env, sizes = make_env(point), _small(sizes)
+    env, sizes, mode = make_env(point), _small(sizes), fitting(mode, num_lanes)
     algorithm = make_algorithm(method, sizes, env)
     lanes = start_lanes(algorithm, env, sizes, range(num_lanes), [point.v] * num_lanes, 1000)
     lanes = sweep.place(lanes, mode)

@@ -93,6 +93,11 @@ def online_config(sizes: Sizes) -> train.OnlineConfig:
     return train.OnlineConfig(sizes.num_envs, sizes.updates_per_step, sizes.replay_capacity, sizes.warmup)
 
 
+def fitting(mode: str, num_lanes: int) -> str:
+    """The mode, or "vmap" where it wants whole shares of the lanes on every device and cannot have them."""
+    return mode if sweep.lane_count(num_lanes, mode, jax.device_count()) == num_lanes else "vmap"
+
+
 def start_lanes(
     algorithm: Algorithm, env: Env, sizes: Sizes, seeds: Sequence[int], vs: Sequence[float], num_updates: int
 ) -> train.Lane:
@@ -131,6 +136,7 @@ def learn(name: str, points: Sequence[Point], sizes: Sizes, mode: str) -> list[R
     iterations = [mark * env.spec.max_episode_steps // sizes.num_envs for mark in marks]
     seeds = list(range(sizes.seeds)) * len(points)
     vs = [point.v for point in points for _ in range(sizes.seeds)]
+    mode = fitting(mode, len(seeds))
     lanes = sweep.place(start_lanes(algorithm, env, sizes, seeds, vs, iterations[-1] * sizes.updates_per_step), mode)
     chunk = sweep.over_lanes(
         train.make_online_chunk(algorithm, env, sizes.batch_size, online_config(sizes)), mode, donate=True
