@@ -11,7 +11,7 @@ from jaxdiff.offloading.profiles import (
     standard_profiles,
 )
 from jaxdiff.offloading.slot import Outcome, Queues, Slot, bound_constant, decide_slot, empty_queues, lyapunov
-from jaxdiff.offloading.system import System, Tables, kinds_from_counts, split_action, tables
+from jaxdiff.offloading.system import System, Tables, kinds_from_counts, legal, split_action, tables
 
 __all__ = [
     "ARCHITECTURES",
@@ -32,6 +32,7 @@ __all__ = [
     "gamma_exact",
     "gamma_paper",
     "kinds_from_counts",
+    "legal",
     "lyapunov",
     "make_profile",
     "rate",

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.offloading.slot import Slot, decide_slot
-from jaxdiff.offloading.system import System, split_action, tables
+from jaxdiff.offloading.system import System, legal, split_action, tables
 from jaxdiff.suggest import unknown_name
 from jaxdiff.types import Array, Key
 
@@ -122,7 +122,7 @@ def coordinate_descent(key: Key, system: System, slot: Slot, v: Array | float | 
     """
     del key
     choices = split_action(jnp.arange(system.num_actions, dtype=jnp.int32), system.num_nodes)
-    forbidden = ~_legal(system, slot)
+    forbidden = ~legal(system, slot.allowed)
 
     def cost(cut: Array, node: Array) -> Array:
         return decide_slot(system, slot, cut, node, v).objective
@@ -164,7 +164,7 @@ def _least_delay(system: System, slot: Slot) -> Decision:
     kept = jnp.arange(system.max_depth + 1)[None, :]
     sent = kept < jnp.asarray(table.depth)[:, None]  # [I, max_depth + 1]
     local = jnp.where(kept > 0, (slot.queues.local[:, None] + head) / slot.client_ghz[:, None], 0.0)
-    forbidden = ~_legal(system, slot).reshape(system.num_clients, -1, system.num_nodes)
+    forbidden = ~legal(system, slot.allowed).reshape(system.num_clients, -1, system.num_nodes)
 
     def choose(before: Array, client: Array) -> tuple[Array, Decision]:
         """before [I, J]: tails sent so far, at the RSU as each client's network meets them."""
@@ -209,12 +209,6 @@ def _draw(key: Key, system: System, slot: Slot, shape: tuple[int, ...]) -> Decis
     cut = jax.random.randint(key_cut, highest.shape, 0, highest + 1, jnp.int32)
     order = jax.random.uniform(key_node, (*highest.shape, system.num_nodes))
     return cut, _index(jnp.argmax(jnp.where(jnp.broadcast_to(slot.allowed, order.shape), order, -1.0), axis=-1))
-
-
-def _legal(system: System, slot: Slot) -> Array:
-    """[I, n] bool: which choices c J + node are within the client's network and its reach."""
-    cut, node = split_action(np.arange(system.num_actions), system.num_nodes)
-    return jnp.asarray(cut[None, :] <= tables(system).depth[:, None]) & slot.allowed[:, node]
 
 
 def _at_nodes(system: System, rsu: Array, server: Array) -> Array:

@@ -129,6 +129,20 @@ def split_action(action: Any, num_nodes: int) -> tuple[Any, Any]:
     return action // num_nodes, action % num_nodes
 
 
+def legal(system: System, allowed: Any) -> Any:
+    """Which choices c J + node are allowed: c up to the client's depth, at nodes that are.
+
+    Args:
+      system: networks and nodes.
+      allowed: [I, J] bool, nodes that each client reaches.
+
+    Returns:
+      [I, n] bool.
+    """
+    cut, node = split_action(np.arange(system.num_actions), system.num_nodes)
+    return (cut[None, :] <= tables(system).depth[:, None]) & allowed[:, node]
+
+
 def kinds_from_counts(counts: Sequence[int]) -> tuple[int, ...]:
     """(2, 0, 1) clients of the three networks -> (0, 0, 2)."""
     if not counts or any(isinstance(count, bool) or not isinstance(count, int) or count < 0 for count in counts):

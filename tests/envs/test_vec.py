@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jaxdiff.envs import auto_reset, discrete, make
-from jaxdiff.envs.vec import legal, make_system, road, vec
-from jaxdiff.offloading import Layer, make_profile
+from jaxdiff.envs.vec import make_system, road, vec
+from jaxdiff.offloading import Layer, legal, make_profile
 
 SMALL = {"num_clients": 3, "num_servers": 2, "max_episode_steps": 4}
 

@@ -29,6 +29,7 @@ from jaxdiff.offloading import (
     decide_slot,
     empty_queues,
     kinds_from_counts,
+    legal,
     make_profile,
     rates,
     reachable,
@@ -38,7 +39,7 @@ from jaxdiff.offloading import (
 from jaxdiff.suggest import unknown_name
 from jaxdiff.types import Array, Env, Key, Spec, TimeStep
 
-__all__ = ["MAX_EPISODE_STEPS", "TRACE_ORIGINS", "Traffic", "VecState", "legal", "make_system", "observe", "vec"]
+__all__ = ["MAX_EPISODE_STEPS", "TRACE_ORIGINS", "Traffic", "VecState", "make_system", "observe", "vec"]
 
 MAX_EPISODE_STEPS = 30
 UNITS = {"work": "GFLOP", "speed": "GHz", "data": "1e6 bytes", "rate": "Mbit/s", "delay": "s", "position": "m"}
@@ -215,20 +216,6 @@ def make_system(
         if name not in free:
             raise unknown_name("constant of vec", name, free)
     return System(**own, **(constants or {}))
-
-
-def legal(system: System, allowed: Array) -> Array:
-    """Which choices c J + node are allowed: c up to the client's depth, at nodes that are.
-
-    Args:
-      system: networks and nodes.
-      allowed: [I, J] bool, nodes that each client reaches.
-
-    Returns:
-      [I, n] bool.
-    """
-    cut, node = split_action(np.arange(system.num_actions), system.num_nodes)
-    return jnp.asarray(cut[None, :] <= tables(system).depth[:, None]) & allowed[:, node]
 
 
 def observe(system: System, coverage: float, state: VecState) -> Array:
