@@ -149,5 +149,6 @@ def test_a_sampler_that_draws_noise_is_refused():
 def test_flow_finds_the_best_corner():
     policy = dataclasses.replace(FLOW, hidden=(64, 64), activation="relu", num_steps=5)
     config = fbrac.Config(policy=policy, critic_hidden=(64, 64), critic_activation="relu", critic_layer_norm=False)
-    bandit = CornerBandit(fbrac, config, lr=3e-3, critic_lr=3e-3, polyak=0.05, bc_weight=1.0)
-    assert near_corners(bandit.actions(bandit.learn(800)), 0.2)[3] > 0.9
+    rates = {"lr": 3e-3, "critic_lr": 3e-3, "polyak": 0.05, "lr_decay_steps": 1000.0}
+    bandit = CornerBandit(fbrac, config, **rates, bc_weight=1.0)
+    assert near_corners(bandit.actions(bandit.learn(1000)), 0.2)[3] > 0.9
