@@ -21,7 +21,7 @@ QUALITIES = ("expert", "medium", "replay")
 DATASETS = tuple(f"{task}-{quality}" for task in ("spread", "tag", "world") for quality in QUALITIES)
 COMPARED = ("bc", "diffusion_bc", "dom2", "madiff", "dof_policy", "dof_planner", "mac_flow", "td3_bc", "omar")
 PLANNERS = ("madiff", "dof_planner")
-NUM_UPDATES, BATCH_SIZE, WIDTH, EVAL_EPISODES = 2000, 128, 64, 1000
+NUM_UPDATES, BATCH_SIZE, WIDTH, EVAL_EPISODES = 5000, 256, 64, 1000
 PLAN_BATCH, PLAN_CALLS = 32, 5  # of the planners: stretches per update, network calls per plan
 DISCOUNT_FACTOR = 0.95  # OMAR, arXiv:2111.11188: episodes are of 25 steps
 

@@ -25,9 +25,17 @@ from jaxdiff import sweep
 from jaxdiff.cli import config as configs
 from jaxdiff.cli.advice import warn
 from jaxdiff.cli.pack import make_evaluation
-from jaxdiff.cli.restore import SETTABLE, apply_settings, parse_settings, read_plans, restore_pack
+from jaxdiff.cli.restore import (
+    SETTABLE,
+    apply_settings,
+    check_env_options,
+    parse_settings,
+    read_plans,
+    restore_pack,
+)
 from jaxdiff.cli.run import use_all_cores, use_compilation_cache
 from jaxdiff.cli.scores import PackScores, settings, summary, sweep_points, table
+from jaxdiff.cli.settings import in_env
 from jaxdiff.cli.task import make_algorithm, make_env
 from jaxdiff.envs import HostEnv
 from jaxdiff.evaluate import normalised_scores
@@ -110,7 +118,7 @@ def _check_points(requests: Sequence[Request], plans: Sequence[Mapping[str, Any]
     """Builds every point's algorithms, so that the last point's mistake is known before the first is rolled out.
 
     Raises:
-      ValueError, KeyError: a setting out of range or an unknown name.
+      ValueError, KeyError: a setting out of range or an unknown name; options of a task that has other sizes.
     """
     for plan in plans:
         env = make_env(plan["config"])
@@ -118,6 +126,7 @@ def _check_points(requests: Sequence[Request], plans: Sequence[Mapping[str, Any]
             env.close()
         for request in requests:
             make_algorithm(apply_settings(plan["config"], request.overrides), env.spec, None)
+            check_env_options(plan["config"], apply_settings(in_env(plan["config"], request.env), request.overrides))
 
 
 def same_program(requests: Sequence[Request]) -> list[list[int]]:

@@ -18,7 +18,7 @@ from jaxdiff.cli.settings import OLDER_RUNS, setting
 from jaxdiff.io import stamp
 from jaxdiff.io.runs import RunDir, read_plan
 
-TASK = ("env", "maze", "env_backend", "normalise_obs", "history", "action_chunk")
+TASK = ("env", "maze", "env_options", "env_backend", "normalise_obs", "history", "action_chunk")
 TASK_GROUPS = ("mpe", "vec")  # of settings of a task of that kind
 POLICY = "policy"  # the network that acts, and the group of settings that shapes it
 
@@ -61,7 +61,8 @@ def inherit(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
     there, merged = from_json(plans[0]["config"]), copy.deepcopy(config)
     with merged.unlocked():
         for key in TASK:
-            own = key in overrides or key == "maze" and "env" in overrides  # a maze belongs to its env
+            # A maze and options belong to their env.
+            own = key in overrides or key in ("maze", "env_options") and "env" in overrides
             if not own and (key in there or key in OLDER_RUNS):
                 merged[key] = setting(there, key)
         for group in TASK_GROUPS:

@@ -13,8 +13,9 @@ from jaxdiff.cli import config as configs
 from jaxdiff.cli.loops import make_loop
 from jaxdiff.cli.overrides import apply_overrides, from_json
 from jaxdiff.cli.pretrained import saved_statistics
-from jaxdiff.cli.settings import in_env, is_online, make_settings
+from jaxdiff.cli.settings import in_env, is_online, make_settings, setting
 from jaxdiff.cli.task import Task, make_algorithm, make_env
+from jaxdiff.envs import HostEnv
 from jaxdiff.io.checkpoint import Checkpoints
 from jaxdiff.io.runs import PackDir, RunDir, read_plan
 from jaxdiff.types import PyTree, Spec
@@ -22,13 +23,14 @@ from jaxdiff.types import PyTree, Spec
 Init = Callable[[Any, Any], train.Lane]  # (hparams, seed) -> a lane before its first update
 
 CONFIG_KEYS = ("algorithm", "env", "model", "hparams")  # what acting needs of a pack's config
-# What `eval --set` may change; mpe, vec: the task that a policy is tested in.
+# What `eval --set` may change; mpe, vec, env_options: the task that a policy is tested in.
 SETTABLE = {
     "model": "model.*",
     "hparams": "hparams.*",
     "mpe": "mpe.*",
     "vec": "vec.*",
     "shared_noise": "shared_noise",
+    "env_options": "env_options",
 }
 INSTEAD = {"env": "use --env=NAME", "eval_episodes": "use --episodes=N", "seed": "use --seed=N"}
 
@@ -83,6 +85,7 @@ def restore_pack(
     """
     as_trained = {**in_env(plan["config"], env), "eval_episodes": episodes}
     config = apply_settings(as_trained, overrides[0])
+    check_env_options(plan["config"], config)
     place = make_env(config)
     described = known["dataset"] is not None and plan["config"]["env"] == known["env"]
     if env is not None and described:  # then run.json describes this pack's data
@@ -122,6 +125,19 @@ def _check_sizes(spec: Spec, dataset: Mapping[str, Any]) -> None:
             f"the policies were trained on observations of {there[0]} and actions of {there[1]} numbers, "
             f"--env={spec.name} has {here[0]} and {here[1]}; choose one of the same sizes."
         )
+
+
+def check_env_options(trained: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raises ValueError where other options would change who is there, what is seen or what can be done."""
+    if setting(wanted, "env_options") != setting(in_env(trained, wanted["env"]), "env_options"):
+        check_same_sizes(_spec_of(trained), _spec_of(wanted))
+
+
+def _spec_of(config: Mapping[str, Any]) -> Spec:
+    env = make_env(config)
+    if isinstance(env, HostEnv):
+        env.close()
+    return env.spec
 
 
 def check_same_sizes(trained: Spec, wanted: Spec) -> None:

@@ -40,6 +40,7 @@ OLDER_RUNS: Mapping[str, Any] = {
     "shared_noise": False,
     "mpe": MPE_OPTIONS,
     "vec": VEC_OPTIONS,
+    "env_options": "",
 }
 
 
@@ -49,11 +50,15 @@ def setting(config: Mapping[str, Any], key: str) -> Any:
 
 
 def in_env(config: Mapping[str, Any], name: str | None) -> dict[str, Any]:
-    """The config in another environment, None for its own. A maze stays behind unless the other is pointmaze-custom."""
+    """The config in another environment, None for its own.
+
+    A maze stays behind unless the other is pointmaze-custom, and env_options unless it is the same one.
+    """
     if name is None:
         return dict(config)
     maze = setting(config, "maze") if name.startswith("pointmaze-custom") else ""
-    return {**config, "env": name, "maze": maze}
+    options = setting(config, "env_options") if name == config["env"] else ""
+    return {**config, "env": name, "maze": maze, "env_options": options}
 
 
 def is_online(config: Mapping[str, Any]) -> bool:
@@ -91,6 +96,8 @@ def base_config(algorithm: str) -> ConfigDict:
             "env": "pointmaze-umaze",  # a name of jaxdiff.envs, or gymnasium-<Task>-v5 for real MuJoCo
             "maze": "",  # pointmaze-custom only: rows of #, O and G parted by backslashes, see docs/mazes.md
             "env_backend": "spring",  # brax tasks only: spring, positional, generalized or mjx
+            # Options of the environment that have no key here, "num_agents=4,grid_size=12": see docs/games.md.
+            "env_options": "",
             # Tasks mpe-* only: their physics, the shift of a test, and the prey: scripted, or OMAR's file.
             "mpe": dict(MPE_OPTIONS),
             # Task vec only: who is there, networks (names or files, joined by +), how many clients run each (none: in

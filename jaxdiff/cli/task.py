@@ -11,6 +11,7 @@ import numpy as np
 from jaxdiff import data, envs, multi
 from jaxdiff.algorithms.normalise import normalise_obs, normalise_obs_running, obs_statistics
 from jaxdiff.algorithms.windows import windowed
+from jaxdiff.cli import env_options as further
 from jaxdiff.cli import pretrained
 from jaxdiff.cli.ensure import ensure_all
 from jaxdiff.cli.loops import make_loop
@@ -44,28 +45,34 @@ def make_env(config: Mapping[str, Any]) -> Env | envs.HostEnv:
     """The environment of a config; a simulator that runs on the host comes with eval_episodes copies.
 
     Raises:
-      ValueError: config.maze beside an environment that is no maze of one's own, or missing, or malformed.
+      ValueError: config.maze beside an environment that is no maze of one's own, or missing, or malformed; for
+        config.env_options see `env_options.make`, a simulator on the host takes none.
       KeyError, ImportError: an unknown name, a missing extra.
     """
-    name, maze = config["env"], setting(config, "maze")
+    name, maze, options = config["env"], setting(config, "maze"), setting(config, "env_options")
     if name in envs.CUSTOM_MAZES:
         if not maze:
             raise ValueError(
                 rf"config.env={name} needs config.maze, its rows parted by backslashes: "
                 rf"--config.maze='#####\#GOO#\###O#\#OOO#\#####'"
             )
-        return envs.make(name, maze=maze)
+        return further.make(name, options, {"maze": maze})
     if maze and (name in envs.ENVS or envs.is_host(name)):
         raise ValueError(
             f"config.maze={maze!r} has no use in config.env={name}; give --config.env=pointmaze-custom, or no maze."
         )
     if envs.is_host(name):
+        if options:
+            raise ValueError(
+                f"config.env_options={options!r}: none is read by config.env={name}, which runs on the host; leave "
+                "--config.env_options away."
+            )
         return envs.make_host(name, int(config["eval_episodes"]))
-    return envs.make(name, **env_options(config))
+    return further.make(name, options, env_options(config))
 
 
 def env_options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a config says of its environment beside the name.
+    """What keys of a config say of its environment beside the name; `config.env_options` has what has no key.
 
     Raises:
       ValueError, FileNotFoundError: a file of a prey, a network or a trace that is not there, or not one.

@@ -68,6 +68,6 @@ def test_eval_may_shift_the_physics_and_share_the_noise_and_nothing_else_of_the_
         "mpe.speed_scale": 0.5,
         "shared_noise": True,
     }
-    known = r"model\.\*, hparams\.\*, mpe\.\*, vec\.\*, shared_noise"
+    known = r"model\.\*, hparams\.\*, mpe\.\*, vec\.\*, shared_noise, env_options"
     with pytest.raises(ValueError, match=f"--set takes {known}, got 'agents'"):
         parse_settings(configs, ["agents=joint"])
