@@ -3,6 +3,7 @@
   jaxdiff data list                              what can be made, what is on disk, what is public
   jaxdiff data make NAME [--quality --seed ...]  make a dataset from a seed (docs/data.md: what repeats)
   jaxdiff data make pointmaze-custom --maze=ROWS --out=FILE     in a maze of your own (docs/mazes.md)
+  jaxdiff data make mpe-tag-medium --prey=FILE   against the prey in a file of OMAR's (docs/mpe.md)
   jaxdiff data info FILE                         check a file or folder and describe it
   jaxdiff data import FILE --out=NEW.hdf5        check it and store it as D4RL-schema HDF5, with a card
   jaxdiff data fetch NAME|URL [--sha256=HASH]    download a public file; a broken download goes on where it stopped
@@ -21,7 +22,7 @@ from absl import flags
 import numpy as np
 
 from jaxdiff import envs
-from jaxdiff.cli.make_data import make
+from jaxdiff.cli.make_data import check_meaning, make
 from jaxdiff.data import card as cards
 from jaxdiff.data import catalog, download, reference, sources, writer
 from jaxdiff.data.columns import content_sha256, first_agents, time_limits
@@ -81,6 +82,7 @@ def _make(argv: list[str]) -> int:
         "maze", usual.maze, r"pointmaze-custom: rows of #, O, G parted by backslashes, '#####\#GOO#\#####'",
         flag_values=fv,
     )  # fmt: skip
+    flags.DEFINE_string("prey", usual.prey, "mpe-tag, mpe-world: file of OMAR's prey", flag_values=fv)
     flags.DEFINE_string(
         "backend", usual.backend, "brax physics: spring, positional, generalized, mjx; spring learns on a CPU",
         flag_values=fv,
@@ -97,15 +99,18 @@ def _make(argv: list[str]) -> int:
     if given is None:
         return 0
     name = catalog.with_quality(given, fv.quality)
-    arguments = catalog.Arguments(fv.seed, fv.steps, fv.noise, fv.backend, fv.behaviour_seed, fv.train_steps, fv.maze)
+    given_numbers = (fv.seed, fv.steps, fv.noise, fv.backend, fv.behaviour_seed, fv.train_steps)
+    arguments = catalog.Arguments(*given_numbers, maze=fv.maze, prey=fv.prey)
+    weights = pathlib.Path(fv.behaviour).expanduser() if fv.behaviour else None
     if name in catalog.CUSTOM and not fv.out:
         raise ValueError(f"data make: {name} needs --out=FILE.hdf5, since its usual name would tell no maze.")
+    if fv.prey:  # whose file is read for the usual name
+        check_meaning(name, arguments, weights)
     path = pathlib.Path(fv.out).expanduser() if fv.out else catalog.dataset_path(name, arguments=arguments)
     if fv.behaviour and not fv.out:
         raise ValueError("data make: --behaviour needs --out, since the usual name tells another behaviour.")
     _check_out(path)
     start = time.perf_counter()
-    weights = pathlib.Path(fv.behaviour).expanduser() if fv.behaviour else None
     card = make(name, path, arguments, behaviour_file=weights)
     score = "" if card.normalised_score is None else f", normalised score {card.normalised_score:.1f}"
     print(f"{path}: {card.num_rows} rows in {time.perf_counter() - start:.1f} s{score}, sha256 {card.sha256[:16]}")

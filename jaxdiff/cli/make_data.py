@@ -55,13 +55,9 @@ def make(
     Raises:
       KeyError: not such a name, or an unknown backend.
       ValueError: an argument out of range or without meaning for this dataset; training that learnt nothing.
-      FileNotFoundError: no behaviour_file.
+      FileNotFoundError: no behaviour_file, or no file of the prey.
     """
-    known = {**catalog.GENERATED, **catalog.CUSTOM}
-    if name not in known:
-        raise KeyError(f"unknown dataset {name!r}; {did_you_mean(name, known)}")
-    made = known[name]
-    _check_meaning(name, made, arguments, behaviour_file)
+    made = check_meaning(name, arguments, behaviour_file)
     if isinstance(made, catalog.Scripted | catalog.Game):
         with _on_cpu():
             if isinstance(made, catalog.Scripted):
@@ -218,13 +214,19 @@ def _physics(layout: tuple[str, ...]) -> waypoint.Physics:
     return functools.partial(pointmaze.physics_step, walls=layouts.walls_of(layout))
 
 
-def _check_meaning(
-    name: str,
-    made: catalog.Maze | catalog.Rooms | catalog.Trained | catalog.Scripted | catalog.Game,
-    arguments: Arguments,
-    behaviour_file: pathlib.Path | None,
-) -> None:
-    """Raises ValueError for an argument that this dataset lacks, would not heed, or cannot."""
+def check_meaning(
+    name: str, arguments: Arguments, behaviour_file: pathlib.Path | None
+) -> catalog.Maze | catalog.Rooms | catalog.Trained | catalog.Scripted | catalog.Game:
+    """What the dataset `name` is.
+
+    Raises:
+      KeyError: not a name of the catalogue.
+      ValueError: an argument that this dataset lacks, would not heed, or cannot.
+    """
+    known = {**catalog.GENERATED, **catalog.CUSTOM}
+    if name not in known:
+        raise KeyError(f"unknown dataset {name!r}; {did_you_mean(name, known)}")
+    made = known[name]
     if arguments.noise is not None and not 0.0 <= arguments.noise < np.inf:
         raise ValueError(f"{name}: --noise={arguments.noise}; it must be finite and at least 0, usually at most 1.")
     if isinstance(made, catalog.Scripted) and arguments.noise is not None:
@@ -239,6 +241,7 @@ def _check_meaning(
     heedless: tuple[str, ...] = ("noise",) if is_trained else ("backend", "behaviour_seed", "train_steps")
     heedless += () if name in catalog.CUSTOM else ("maze",)
     heedless += ("noise",) if isinstance(made, catalog.Game) else ()
+    heedless += () if isinstance(made, catalog.Scripted) and made.env in make_scripted.HUNTS else ("prey",)
     given = [f"--{field}" for field in heedless if getattr(arguments, field) != getattr(usual, field)]
     if not is_trained and behaviour_file is not None:
         given.append("--behaviour")
@@ -249,6 +252,7 @@ def _check_meaning(
         raise ValueError("--behaviour names trained weights; leave --behaviour_seed and --train_steps out.")
     if given:
         raise ValueError(f"{name} has no use for {', '.join(given)}; leave it out.")
+    return made
 
 
 def _provenance(env: Env, settings: PPOSettings) -> str:

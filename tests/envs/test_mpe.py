@@ -284,6 +284,7 @@ def test_options_that_make_no_sense_are_refused(error, options, message):
         (lambda w: w.pop("b2"), "no b2 among"),
         (lambda w: w.update(w1=w["w1"].T), r"w1 has shape \(14, 64\), \(64, 14\) is needed"),
         (lambda w: w.update(b3=np.array([0.0, np.nan])), "b3 has numbers that are not finite"),
+        (lambda w: w.update(bn_var=-w["bn_var"]), "bn_var has negative numbers"),
     ],
 )
 def test_weights_of_another_layout_are_refused(change, message):

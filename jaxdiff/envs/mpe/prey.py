@@ -76,7 +76,7 @@ def prey_network(params: Mapping[str, Any]) -> NetworkPrey:
       Prey, with its `obs_dim` n.
 
     Raises:
-      ValueError: an array is missing, or of another shape, or not finite.
+      ValueError: an array is missing, or of another shape, or not finite; a variance is negative.
     """
     missing = [name for name in LAYOUT if name not in params]
     if missing:
@@ -88,4 +88,6 @@ def prey_network(params: Mapping[str, Any]) -> NetworkPrey:
             raise ValueError(f"prey_network: {name} has shape {np.shape(params[name])}, {wanted} is needed.")
         if not np.isfinite(params[name]).all():
             raise ValueError(f"prey_network: {name} has numbers that are not finite.")
+    if np.min(params["bn_var"]) < 0:
+        raise ValueError("prey_network: bn_var has negative numbers, and no variance is negative.")
     return NetworkPrey({name: np.asarray(params[name]) for name in LAYOUT})
