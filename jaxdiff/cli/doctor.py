@@ -29,6 +29,7 @@ EXTRAS = {
     "tpu": (("libtpu",), "Cloud TPUs"),
     "mujoco": (("imageio",), "real MuJoCo through Gymnasium: the D4RL locomotion tasks"),
     "minari": (("minari",), "Minari datasets"),
+    "marl": (("jaxmarl",), "JaxMARL's environments"),
     "ode": (("diffrax",), "adaptive steps for the probability-flow ODE"),
     "wandb": (("wandb",), "logging to Weights & Biases"),
     "bench": (("torch",), "timing plans beside PyTorch"),

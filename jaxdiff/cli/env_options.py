@@ -72,7 +72,8 @@ def make(name: str, text: str, taken: Mapping[str, Any]) -> Env:
                 f"config.env_options={text!r}: {option!r} of {name} is {_own_key(name, option)}; set it there and "
                 "leave it out here."
             )
-    if not options or name not in {**envs.ENVS, **envs.CUSTOM_MAZES}:
+    has_options = name in {**envs.ENVS, **envs.CUSTOM_MAZES} or envs.is_jaxmarl(name)
+    if not options or not has_options:
         return envs.make(name, **taken)
     try:
         return envs.make(name, **taken, **options)

@@ -12,9 +12,10 @@ import functools
 import inspect
 from typing import Any
 
-from jaxdiff.envs import brax_env, bridge, games, jumanji_env, mabrax, mpe, pointmaze, probes, rooms, vec
+from jaxdiff.envs import brax_env, bridge, games, jaxmarl_env, jumanji_env, mabrax, mpe, pointmaze, probes, rooms, vec
 from jaxdiff.envs.discrete import bits
 from jaxdiff.envs.host import HOST_ENVS, HostEnv, is_host, make_host
+from jaxdiff.envs.jaxmarl_env import is_jaxmarl
 from jaxdiff.envs.wrappers import AutoResetState, auto_reset
 from jaxdiff.suggest import unknown_name
 from jaxdiff.types import Env
@@ -28,6 +29,7 @@ __all__ = [
     "auto_reset",
     "bits",
     "is_host",
+    "is_jaxmarl",
     "make",
     "make_host",
 ]
@@ -81,22 +83,26 @@ def make(name: str, **options: Any) -> Env:
     """The environment of that name.
 
     Args:
-      name: a key of ENVS or CUSTOM_MAZES. A name starting with "gymnasium-" runs on the host: see `make_host`.
+      name: a key of ENVS or CUSTOM_MAZES, or "jaxmarl-" and an id of JaxMARL's (see `jaxmarl_env`). A name starting
+        with "gymnasium-" runs on the host: see `make_host`.
       **options: keyword arguments of the factory: `max_episode_steps` (pointmaze, brax, rooms, mpe), `dense`,
         `multi`, `goal` (pointmaze), `maze` (pointmaze-custom, which needs it), `wanted`, `avoided` (rooms), `backend`
         (brax, mabrax), `force`, `speed_scale`, `sensitivity_scale`, `prey` (mpe), `obsk`, `root` (mabrax),
         `num_agents` and sizes (jumanji, game-landmarks), `matrix` (game-payoff), `delay` (probe-recall), those of
-        `vec.vec`.
+        `vec.vec`; `max_episode_steps` and JaxMARL's own (jaxmarl).
 
     Returns:
       Env; `env.spec.name == name` unless an option renames it.
 
     Raises:
+      ImportError: a name of JaxMARL's without the extra that installs it.
       KeyError: unknown name, or a host environment's.
       ValueError: an option the factory does not have, or has with another range.
     """
     if is_host(name):
         raise KeyError(f"{name!r} runs on the host, not on the device; use make_host({name!r}, num_envs)")
+    if is_jaxmarl(name):
+        return jaxmarl_env.jaxmarl(name, **options)
     factories = {**ENVS, **CUSTOM_MAZES}
     if name not in factories:
         raise unknown_name("environment", name, factories)
