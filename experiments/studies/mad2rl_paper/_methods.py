@@ -47,6 +47,8 @@ class Sizes:
     hidden: tuple[int, ...] = (128, 128)
     num_steps: int = 5  # of a chain
     act_chains: int = 1  # averaged while acting
+    beta_max: float = 10.0  # of a chain: x_M comes out exp(beta_max / 4) times as large, unless it is unlearned
+    utility: str = "softmax"
     mixer: str = "qmix"
     lr: float = 5e-4
     target_rate: float = 5e-3  # the paper's 1e-3 is for an update per slot
@@ -83,6 +85,8 @@ def make_algorithm(name: str, sizes: Sizes, env: Env) -> Algorithm:
         hidden=sizes.hidden,
         num_steps=sizes.num_steps,
         act_chains=sizes.act_chains,
+        beta_max=sizes.beta_max,
+        utility=sizes.utility,
         mixer=sizes.mixer,
     )
     return mad2rl.make(config, env.spec)
