@@ -29,7 +29,7 @@ the paper's P-QMIX.
 Reference: Liu et al. 2025, IEEE Transactions on Mobile Computing 24(3), arXiv:2406.06986; QMIX: arXiv:1803.11485.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 import dataclasses
 
 import chex
@@ -51,6 +51,10 @@ from jaxdiff.types import Algorithm, Array, Key, Metrics, PyTree, Spec, TrainSta
 FORBIDDEN = -1e9  # the value of an action that is not allowed
 AGENTS = ("chain", "mlp")
 UTILITIES: dict[str, Callable[[Array], Array]] = {"softmax": jax.nn.softmax, "logits": lambda x: x}
+REWARDS: dict[str, Callable[[Array], Array]] = {
+    "linear": lambda r: r,
+    "symlog": lambda r: jnp.sign(r) * jnp.log1p(jnp.abs(r)),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +74,7 @@ class Config:
     act_chains: int = 1  # chains whose values are averaged when acting; an MLP has no noise to average
     beta_min: float = 0.1
     beta_max: float = 10.0
+    rewards: str = "linear"  # what is learned of scaled rewards, one of REWARDS; symlog: sign(r) log(1 + |r|)
 
 
 @struct.dataclass
@@ -83,7 +88,7 @@ class HParams:
     epsilon_start: float = 1.0  # chance of a random action before the first update
     epsilon_end: float = 0.05  # and from the last update of the decay on
     epsilon_updates: float = 9000.0  # updates that epsilon takes from start to end, on a straight line
-    reward_scale: float = 1e-3  # multiplies rewards in the loss
+    reward_scale: float = 1e-3  # multiplies rewards, before `Config.rewards`
     lyapunov_weight: float = 10.0  # V of tasks that trade queues for delay (vec): read by the task alone
 
 
@@ -94,7 +99,11 @@ def _check(config: Config, spec: Spec) -> None:
             f"{spec.name} has continuous actions, and mad2rl compares the values of a finite number of them; choose a "
             "discrete task (vec, jumanji-*, game-payoff) or another method, such as dof_policy."
         )
-    known = {"agent": (config.agent, AGENTS), "utility": (config.utility, UTILITIES)}
+    known: dict[str, tuple[str, Iterable[str]]] = {
+        "agent": (config.agent, AGENTS),
+        "utility": (config.utility, UTILITIES),
+        "rewards": (config.rewards, REWARDS),
+    }
     for field, (value, registry) in known.items():
         if value not in registry:
             raise unknown_name(field, value, registry)
@@ -171,7 +180,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
     """Builds the algorithm for a discrete task with agents.
 
     Raises:
-      KeyError: unknown agent, utility, mixer or activation.
+      KeyError: unknown agent, utility, rewards, mixer or activation.
       ValueError: a task without agents or with continuous actions, or a number out of range.
     """
     _check(config, spec)
@@ -202,7 +211,8 @@ def make(config: Config, spec: Spec) -> Algorithm:
         h, target = state.hparams, state.target_params["value"]
         after = jnp.where(allowed(batch.next_obs, spec), values(key_next, target, batch.next_obs), FORBIDDEN)
         next_value = team_value(target, jnp.max(after, axis=-1), batch.next_obs)
-        reward, discount = h.reward_scale * mixing.rewards(batch.reward), mixing.rewards(batch.discount)
+        reward = REWARDS[config.rewards](h.reward_scale * mixing.rewards(batch.reward))
+        discount = mixing.rewards(batch.discount)
         y = td_target(reward, discount, next_value, h.discount_factor)
         # Scores are not the action yet: the task takes the best of those that are allowed.
         chosen = decode_onehot(batch.action, allowed(batch.obs, spec))

@@ -152,6 +152,15 @@ def test_the_loss_is_the_papers_with_masks_terminal_states_and_the_action_that_w
         np.testing.assert_allclose(moved, 0.75 * old + 0.25 * online, rtol=1e-5, atol=1e-6)
 
 
+def test_rewards_may_be_learned_by_their_logarithm():
+    algorithm, start = built(agent="mlp", rewards="symlog")
+    state = dataclasses.replace(start, hparams=knobs(reward_scale=3.0, discount_factor=0.0))
+    _, metrics = jax.jit(algorithm.update)(jax.random.key(0), state, team_batch())
+    scaled = 3.0 * np.asarray(team_batch().reward, np.float64).mean(axis=1)
+    assert (scaled < 0).any()
+    np.testing.assert_allclose(metrics["target_mean"], (np.sign(scaled) * np.log1p(np.abs(scaled))).mean(), rtol=1e-5)
+
+
 def test_agents_for_themselves_learn_from_their_own_rewards():
     algorithm, start = built(agent="mlp", mixer="own", utility="logits")
     update, batch = jax.jit(algorithm.update), team_batch()
@@ -222,6 +231,7 @@ def test_the_team_finds_the_best_joint_action_and_its_value():
     [
         ({"agent": "chian"}, KeyError, "unknown agent 'chian'; did you mean 'chain'"),
         ({"utility": "sigmoid"}, KeyError, "unknown utility 'sigmoid'"),
+        ({"rewards": "sqrt"}, KeyError, "unknown rewards 'sqrt'; known: linear, symlog"),
         ({"mixer": "qmx"}, KeyError, "unknown mixer 'qmx'; did you mean 'qmix'"),
         ({"num_steps": 0}, ValueError, "num_steps=0; it must be at least 1"),
         ({"act_chains": 0}, ValueError, "act_chains=0; it must be at least 1"),

@@ -102,8 +102,9 @@ def start_lanes(
     algorithm: Algorithm, env: Env, sizes: Sizes, seeds: Sequence[int], vs: Sequence[float], num_updates: int
 ) -> train.Lane:
     """Lanes [L] before their first iteration, one per seed and V of the same place."""
-    settings = {"lr": sizes.lr, "target_rate": sizes.target_rate, "epsilon_updates": max(1.0, EXPLORING * num_updates)}
-    hparams = jax.tree.map(np.float32, mad2rl.HParams(**settings))
+    settings = {name: getattr(sizes, name) for name in ("lr", "target_rate", "reward_scale")}
+    exploring = max(1.0, EXPLORING * num_updates)
+    hparams = jax.tree.map(np.float32, mad2rl.HParams(**settings, epsilon_updates=exploring))
 
     def start(seed: jax.Array, v: jax.Array) -> train.Lane:
         return train.init_online_lane(algorithm, env, online_config(sizes), hparams.replace(lyapunov_weight=v), seed)
