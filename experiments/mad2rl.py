@@ -6,10 +6,12 @@
 
 `vec` is the paper's (Liu et al. 2025, arXiv:2406.06986): 1000 episodes of 30 slots in one environment and an update per
 slot, with the sizes of its networks. It leaves open how large batches and the buffer are (here 128 and 30,000), how
-agents explore (epsilon from 1 to 0.05 over the first 300 episodes) and how rewards are scaled (by 1e-3); the mixer is
-monotone, --config.model.mixer=linear is the printed one. `pqmix` is its baseline, an MLP for each chain. `vdn` sums the
-agents' values and `iql` keeps them apart; both need values without a softmax, since nothing else could say what a state
-is worth. `lbf` and `rware` are jumanji's foragers and warehouse, with one network for all agents, whose own
+agents explore (epsilon from 1 to 0.05 over the first 300 episodes) and how rewards are scaled (here the logarithm of a
+tenth of them is learned: docs/mad2rl.md); the mixer is monotone, --config.model.mixer=linear is the printed one.
+`pqmix` is its baseline, an MLP for each chain. `vdn` sums the agents' values and `iql` keeps them apart; both need
+values without a softmax, since nothing else could say what a state is worth.
+
+`lbf` and `rware` are jumanji's foragers and warehouse, with one network for all agents, whose own
 numbers are ours and not tuned.
 
 `--config.hparams.lyapunov_weight` is the V of the task `vec`, in place of config.vec.v. Averaging eight chains while
@@ -44,6 +46,7 @@ def use_vec(config: ConfigDict) -> None:
     config.update({"vec": {"num_clients": 7, "num_servers": 5}})
     config.online.num_envs, config.online.updates_per_step = 1, 1
     config.online.replay_capacity, config.online.warmup = 30_000, 10 * SLOTS
+    config.model.rewards, config.hparams.reward_scale = "symlog", 0.1
     config.num_updates = EPISODES * SLOTS
     config.eval_interval = config.checkpoint_interval = 100 * SLOTS
 

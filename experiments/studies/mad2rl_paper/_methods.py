@@ -49,8 +49,8 @@ class Sizes:
     act_chains: int = 1  # averaged while acting
     beta_max: float = 10.0  # of a chain: x_M comes out exp(beta_max / 4) times as large, unless it is unlearned
     utility: str = "softmax"
-    rewards: str = "linear"
-    reward_scale: float = 1e-3
+    rewards: str = "symlog"
+    reward_scale: float = 0.1
     mixer: str = "qmix"
     lr: float = 5e-4
     target_rate: float = 5e-3  # the paper's 1e-3 is for an update per slot
