@@ -1,6 +1,6 @@
 """Diffusion behaviour cloning on any dataset: the baseline of every diffusion policy.
 
-  jaxdiff train --config=diffusion_bc --config.dataset=FILE.hdf5 --config.env=gymnasium-Hopper-v5
+jaxdiff train --config=diffusion_bc --config.dataset=FILE.hdf5 --config.env=gymnasium-Hopper-v5
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """Diffusion policies in a point maze, on data that are made on the spot: the study of `jaxdiff demo`.
 
-  jaxdiff sweep --config=pointmaze --sweep=demo
+jaxdiff sweep --config=pointmaze --sweep=demo
 """
 
 from collections.abc import Iterator

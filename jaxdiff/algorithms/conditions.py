@@ -76,9 +76,7 @@ def make_conditions(names: Sequence[str], spec: Spec) -> Conditions:
     size_of = {"returns": 1, "goal": spec.obs_dim - spec.goal_dim, "regions": len(spec.regions)}
     sizes = tuple(size_of[name] for name in names)
 
-    def of_data(
-        key: Key, batch: Segments, obs: Array, x0: Array, returns: Array, dropout: ArrayLike
-    ) -> Cond | None:
+    def of_data(key: Key, batch: Segments, obs: Array, x0: Array, returns: Array, dropout: ArrayLike) -> Cond | None:
         if not names:
             return None
         key_keep, key_region = jax.random.split(key)

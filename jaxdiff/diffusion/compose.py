@@ -124,9 +124,7 @@ def cfgpp_scale(levels: Level, strength: ArrayLike) -> Scale:
     return by_level(levels, strength / -xp.expm1(half_logsnr[:-1] - half_logsnr[1:]))
 
 
-def match_deviation(
-    guided: Array, reference: Array, strength: ArrayLike, axis: int | tuple[int, ...] = -1
-) -> Array:
+def match_deviation(guided: Array, reference: Array, strength: ArrayLike, axis: int | tuple[int, ...] = -1) -> Array:
     """Scales `guided` [*B, D] towards the standard deviation that `reference` has over `axis`: fully at strength 1.
 
     Reference: Lin et al. 2023, arXiv:2305.08891, eq. 15-16.

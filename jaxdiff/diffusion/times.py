@@ -83,9 +83,7 @@ def log_normal_times(
     return jnp.clip(time_at(schedule, half_logsnr), 0.0, 1.0)
 
 
-def importance_times(
-    key: Key, shape: tuple[int, ...], density: ArrayLike, t_min: float = 1e-3
-) -> tuple[Array, Array]:
+def importance_times(key: Key, shape: tuple[int, ...], density: ArrayLike, t_min: float = 1e-3) -> tuple[Array, Array]:
     """Diffusion times more often where it pays, with the weights that leave the objective as it was. Consumes key.
 
     The mean of weight(t) loss(t) over these times is the mean of loss(t) over `uniform_times`, for every density. Its

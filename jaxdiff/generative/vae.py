@@ -39,9 +39,7 @@ def gaussian_log_prob(x: Array, mean: ArrayLike = 0.0, log_std: ArrayLike = 0.0)
     return jnp.sum(jnp.broadcast_to(each, jnp.shape(x)), axis=-1)
 
 
-def gaussian_kl(
-    mean: Array, log_std: Array, prior_mean: ArrayLike = 0.0, prior_log_std: ArrayLike = 0.0
-) -> Array:
+def gaussian_kl(mean: Array, log_std: Array, prior_mean: ArrayLike = 0.0, prior_log_std: ArrayLike = 0.0) -> Array:
     """KL(N(mean, exp(log_std)**2) || N(prior_mean, exp(prior_log_std)**2)) summed over the last axis, in nats, [*B].
 
     log(s_p / s) + (s**2 + (m - m_p)**2) / (2 s_p**2) - 1/2 in each coordinate
@@ -60,9 +58,7 @@ def gaussian_kl(
     return 0.5 * jnp.sum(jnp.expm1(2.0 * log_ratio) - 2.0 * log_ratio + jnp.square(distance), axis=-1)
 
 
-def elbo(
-    log_likelihood: LogDensity, mean: Array, log_std: Array, eps: Array, *, kl_weight: ArrayLike = 1.0
-) -> Array:
+def elbo(log_likelihood: LogDensity, mean: Array, log_std: Array, eps: Array, *, kl_weight: ArrayLike = 1.0) -> Array:
     """Evidence lower bound, one sample and the exact KL to a standard normal prior: log p(x|z) - w KL(q(z|x) || p(z)).
 
     Its mean over eps is at most log p(x), with equality where q is the posterior. The loss of a VAE is minus its mean.

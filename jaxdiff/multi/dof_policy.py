@@ -147,4 +147,3 @@ def make(config: Config, spec: Spec) -> Algorithm:
         return jnp.expand_dims(action, -3), memory
 
     return Algorithm(init, update, act, lambda batch_shape: ())
-

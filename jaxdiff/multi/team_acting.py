@@ -36,9 +36,7 @@ class PlanSizes(NamedTuple):
     shared_noise: bool  # decentralised: all egos draw the same noise
 
 
-def centralised(
-    config: ActConfig, spec: Spec, planner: Planner, towards: TeamTowards, sizes: PlanSizes
-) -> TeamActing:
+def centralised(config: ActConfig, spec: Spec, planner: Planner, towards: TeamTowards, sizes: PlanSizes) -> TeamActing:
     """One plan that begins with what all agents see, and each agent follows its rows of it."""
     num_agents, dim = team_size(spec), spec.obs_dim
 

@@ -27,13 +27,9 @@ class Factor(NamedTuple):
 
 
 NOISE_FACTORS: Mapping[str, Factor] = {
-    "attention": Factor(
-        False, "an agent's noise is then a mean over all agents' and says nothing without the others'"
-    ),
+    "attention": Factor(False, "an agent's noise is then a mean over all agents' and says nothing without the others'"),
     "concat": Factor(True),
-    "qmix": Factor(
-        False, "a mixture that is not linear is not Gaussian, and mixing needs the noises of all agents"
-    ),
+    "qmix": Factor(False, "a mixture that is not linear is not Gaussian, and mixing needs the noises of all agents"),
     "wconcat": Factor(True),
 }
 

@@ -30,6 +30,7 @@ SPEC = Spec("maze", obs_dim=4, action_dim=2, max_episode_steps=20, goal=(3.0, 1.
 TINY = PlannerConfig("transformer", width=8, depth=1, horizon=4, num_levels=8, num_steps=5)
 T_END = {"pf_euler": 0.01}  # no step to clean data
 
+
 def test_known_entries_of_a_plan_are_exactly_as_given_by_every_solver():
     """Those with inner stages and those with noise among them, side by side in one program; the rest is drawn."""
     planner = make_planner(TINY, 3)
@@ -393,9 +394,7 @@ def test_labels_are_relative_returns_final_observations_and_one_region_each():
     obs = obs.at[1, 2, :2].set(jnp.array([-0.5, 0.0])).at[2, 1, :2].set(jnp.array([1.5, 0.0]))
     obs = obs.at[3, 0, :2].set(jnp.array([-0.5, 0.0])).at[3, 3, :2].set(jnp.array([1.5, 0.0]))
     conditions = make_conditions(("returns", "regions", "goal"), ROOMS)
-    label = jax.jit(
-        lambda key, dropout: conditions.of_data(key, batch, obs, obs, jnp.array([-1.0, 3.0]), dropout)
-    )
+    label = jax.jit(lambda key, dropout: conditions.of_data(key, batch, obs, obs, jnp.array([-1.0, 3.0]), dropout))
     drawn = [np.asarray(label(jax.random.key(k), 0.0)[0])[:, 1:3] for k in range(12)]
     values, keep = (np.asarray(part) for part in label(jax.random.key(0), 0.0))
     np.testing.assert_allclose(values[:, 0], (np.asarray(batch.return_to_go) + 1.0) / 4.0, rtol=1e-6)

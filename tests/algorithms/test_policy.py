@@ -52,9 +52,7 @@ def test_samples_are_distributed_as_diffusion_qls_chain(clip):
     tree = params["params"]
     tree["Dense_1"] = jax.tree.map(lambda leaf: 12.0 * leaf, tree["Dense_1"])
     count = 20_000
-    found = np.asarray(
-        jax.jit(policy.sample)(jax.random.key(0), params, jnp.broadcast_to(OBS, (count, 3))), np.float64
-    )
+    found = np.asarray(jax.jit(policy.sample)(jax.random.key(0), params, jnp.broadcast_to(OBS, (count, 3))), np.float64)
     wanted = diffusion_ql_chain(params, np.random.default_rng(0), count, config.num_steps, config.time_dim, clip)
     assert (np.abs(wanted) < 1.0).mean() > 0.05  # clipping has not swallowed everything
     error = 4.5 * np.sqrt(2.0 / count)

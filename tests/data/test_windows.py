@@ -15,9 +15,7 @@ EPISODE = np.repeat(np.arange(3), LENGTHS).astype(np.int32)
 ENDS = np.cumsum(LENGTHS) - 1
 DISCOUNT = np.ones(N, np.float32)
 DISCOUNT[ENDS[0]] = 0.0  # the first terminates, the others run out of time
-DATASET = Dataset(
-    Transition(STEP[:, None], 100.0 + STEP[:, None], 1.0 + STEP, DISCOUNT, STEP[:, None] + 0.5), EPISODE
-)
+DATASET = Dataset(Transition(STEP[:, None], 100.0 + STEP[:, None], 1.0 + STEP, DISCOUNT, STEP[:, None] + 0.5), EPISODE)
 
 
 @pytest.mark.parametrize("window", [Window(1, 1), Window(3, 1), Window(1, 4), Window(3, 2)])

@@ -117,8 +117,9 @@ def test_edm_keeps_input_and_target_at_the_variance_of_the_noise(x64):
     level = level_at(vp(), T)
     for d in (0.3, 2.0):
         param = edm_kind(d)
-        of_x0, of_eps = param.target(level, jnp.ones((5, 1)), jnp.zeros((5, 1))), param.target(
-            level, jnp.zeros((5, 1)), jnp.ones((5, 1))
+        of_x0, of_eps = (
+            param.target(level, jnp.ones((5, 1)), jnp.zeros((5, 1))),
+            param.target(level, jnp.zeros((5, 1)), jnp.ones((5, 1))),
         )
         np.testing.assert_allclose((d * of_x0) ** 2 + of_eps**2, 1.0, rtol=1e-12)
         np.testing.assert_allclose(param.scaling(level).c_in ** 2 * (level.alpha**2 * d**2 + level.sigma**2), 1.0)

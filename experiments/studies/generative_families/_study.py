@@ -87,9 +87,7 @@ def run_part(out: Path, name: str, family: Family, density: str, plan: Plan) -> 
     keys = jax.random.split(plan.key(density, "train"), plan.seeds)
     settings = Settings(*(jnp.full(plan.seeds, float(value)) for value in family.settings))
     started = time.perf_counter()
-    params = train(
-        family, keys, settings, plan.data(density), num_updates=plan.updates, batch_size=plan.batch_size
-    )
+    params = train(family, keys, settings, plan.data(density), num_updates=plan.updates, batch_size=plan.batch_size)
     jax.block_until_ready(params)
     seconds = time.perf_counter() - started
     fresh, rows, shown = plan.fresh(density), [], None

@@ -1,18 +1,18 @@
 """A network that may be cut in two, layer by layer, out of a TOML file: by shapes, or by numbers that were measured.
 
-    name = "mynet"
+name = "mynet"
 
-    [[layer]]                    # by its shape: `offloading.make_profile` works out sizes and works
-    name = "conv1"
-    kind = "conv"                # conv, pool, fc or block
-    input = [32, 32, 3]          # height, width, channels; of fc one number
-    out = 16
-    kernel = 3                   # conv and pool; stride = 1 and pad = 0 unless given
+[[layer]]                    # by its shape: `offloading.make_profile` works out sizes and works
+name = "conv1"
+kind = "conv"                # conv, pool, fc or block
+input = [32, 32, 3]          # height, width, channels; of fc one number
+out = 16
+kernel = 3                   # conv and pool; stride = 1 and pad = 0 unless given
 
-    [[layer]]                    # or as measured; a file has layers of one sort only
-    name = "head"
-    data_mb = 0.4                # what goes into the layer, in 1e6 bytes
-    work_gflop = 1.2
+[[layer]]                    # or as measured; a file has layers of one sort only
+name = "head"
+data_mb = 0.4                # what goes into the layer, in 1e6 bytes
+work_gflop = 1.2
 """
 
 from collections.abc import Mapping

@@ -90,9 +90,7 @@ def _members(arms: np.ndarray) -> Array:
     return jnp.tile(jnp.asarray(arms, jnp.float32), (PARTICLES, 1))
 
 
-def _panel(
-    title: str, name: str, mixture: Mixture, points: np.ndarray, arms: np.ndarray, background: Markup
-) -> Panel:
+def _panel(title: str, name: str, mixture: Mixture, points: np.ndarray, arms: np.ndarray, background: Markup) -> Panel:
     """Particles, and a line around where they should be: on the arms that are meant."""
     line, level = plane.region(mixture, arms)
     inside = float(np.mean(mixture.density(points, arms) >= level))
