@@ -28,7 +28,7 @@ from jaxdiff.cli.pack import make_evaluation
 from jaxdiff.cli.restore import (
     SETTABLE,
     apply_settings,
-    check_env_options,
+    check_task_options,
     parse_settings,
     read_plans,
     restore_pack,
@@ -126,7 +126,7 @@ def _check_points(requests: Sequence[Request], plans: Sequence[Mapping[str, Any]
             env.close()
         for request in requests:
             make_algorithm(apply_settings(plan["config"], request.overrides), env.spec, None)
-            check_env_options(plan["config"], apply_settings(in_env(plan["config"], request.env), request.overrides))
+            check_task_options(plan["config"], apply_settings(in_env(plan["config"], request.env), request.overrides))
 
 
 def same_program(requests: Sequence[Request]) -> list[list[int]]:

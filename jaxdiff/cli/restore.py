@@ -12,7 +12,7 @@ from jaxdiff import sweep, train
 from jaxdiff.cli import config as configs
 from jaxdiff.cli.loops import make_loop
 from jaxdiff.cli.overrides import apply_overrides, from_json
-from jaxdiff.cli.pretrained import saved_statistics
+from jaxdiff.cli.pretrained import TASK_GROUPS, saved_statistics
 from jaxdiff.cli.settings import in_env, is_online, make_settings, setting
 from jaxdiff.cli.task import Task, make_algorithm, make_env
 from jaxdiff.envs import HostEnv
@@ -85,7 +85,7 @@ def restore_pack(
     """
     as_trained = {**in_env(plan["config"], env), "eval_episodes": episodes}
     config = apply_settings(as_trained, overrides[0])
-    check_env_options(plan["config"], config)
+    check_task_options(plan["config"], config)
     place = make_env(config)
     described = known["dataset"] is not None and plan["config"]["env"] == known["env"]
     if env is not None and described:  # then run.json describes this pack's data
@@ -127,9 +127,10 @@ def _check_sizes(spec: Spec, dataset: Mapping[str, Any]) -> None:
         )
 
 
-def check_env_options(trained: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def check_task_options(trained: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raises ValueError where other options would change who is there, what is seen or what can be done."""
-    if setting(wanted, "env_options") != setting(in_env(trained, wanted["env"]), "env_options"):
+    there = in_env(trained, wanted["env"])
+    if any(setting(wanted, key) != setting(there, key) for key in ("env_options", *TASK_GROUPS)):
         check_same_sizes(_spec_of(trained), _spec_of(wanted))
 
 

@@ -22,6 +22,12 @@ def encode_onehot(index: Array | np.ndarray, num_actions: int) -> Array:
     return 2.0 * jax.nn.one_hot(index, num_actions, dtype=jnp.float32) - 1.0
 
 
+def allowed(mask: Array) -> Array:
+    """Where a mask [*B, n] is positive; where it is so nowhere, everywhere."""
+    positive = mask > 0
+    return positive | ~positive.any(axis=-1, keepdims=True)
+
+
 def decode_onehot(scores: Array, mask: Array | None = None) -> Array:
     """The allowed action with the largest score, the lowest of equal ones.
 
@@ -33,8 +39,7 @@ def decode_onehot(scores: Array, mask: Array | None = None) -> Array:
       [*B] int32.
     """
     if mask is not None:
-        allowed = (mask > 0) | ~(mask > 0).any(axis=-1, keepdims=True)
-        scores = jnp.where(allowed, scores, -jnp.inf)
+        scores = jnp.where(allowed(mask), scores, -jnp.inf)
     return jnp.argmax(scores, axis=-1).astype(jnp.int32)
 
 

@@ -39,6 +39,7 @@ import jax.numpy as jnp
 
 from jaxdiff import diffusion
 from jaxdiff.algorithms.steps import initial_state, learn, next_state
+from jaxdiff.envs import discrete
 from jaxdiff.envs.discrete import decode_onehot, encode_onehot
 from jaxdiff.multi.batches import with_own_rewards
 from jaxdiff.multi.mixing import make_mixing
@@ -172,8 +173,7 @@ def allowed(obs: Array, spec: Spec) -> Array:
     """Which actions an observation [*B, O] allows: [*B, n] bool, all of them where it allows none or has no mask."""
     if not spec.mask_dim:
         return jnp.ones((*obs.shape[:-1], spec.action_dim), bool)
-    mask = obs[..., -spec.mask_dim :] > 0
-    return mask | ~mask.any(axis=-1, keepdims=True)
+    return discrete.allowed(obs[..., -spec.mask_dim :])
 
 
 def make(config: Config, spec: Spec) -> Algorithm:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.offloading.slot import Slot, decide_slot
+from jaxdiff.offloading.slot import Slot, at_nodes, decide_slot
 from jaxdiff.offloading.system import System, legal, split_action, tables
 from jaxdiff.suggest import unknown_name
 from jaxdiff.types import Array, Key
@@ -150,7 +150,7 @@ def _smallest_input(system: System, slot: Slot) -> Decision:
     table = tables(system)
     inside = np.arange(system.max_depth + 1)[None, :] < table.depth[:, None]
     cut = np.argmin(np.where(inside, table.data_mb, np.inf), axis=1)
-    waits = _at_nodes(system, slot.queues.rsu, slot.queues.server)
+    waits = at_nodes(system, slot.queues.rsu, slot.queues.server)
     return jnp.asarray(cut, jnp.int32), _index(jnp.argmin(jnp.where(slot.allowed, waits, jnp.inf), axis=1))
 
 
@@ -158,8 +158,8 @@ def _least_delay(system: System, slot: Slot) -> Decision:
     table = tables(system)
     head, tail, data = (jnp.asarray(rows, slot.rate.dtype) for rows in (table.head, table.tail, table.data_mb))
     equal = jnp.full(system.num_profiles, system.rsu_ghz / system.num_profiles)
-    waits = _at_nodes(system, slot.queues.rsu, slot.queues.server)  # [I, J]
-    speed = _at_nodes(system, equal, slot.server_ghz)
+    waits = at_nodes(system, slot.queues.rsu, slot.queues.server)  # [I, J]
+    speed = at_nodes(system, equal, slot.server_ghz)
     same = jnp.asarray(table.kind[:, None] == table.kind[None, :])
     kept = jnp.arange(system.max_depth + 1)[None, :]
     sent = kept < jnp.asarray(table.depth)[:, None]  # [I, max_depth + 1]
@@ -209,9 +209,3 @@ def _draw(key: Key, system: System, slot: Slot, shape: tuple[int, ...]) -> Decis
     cut = jax.random.randint(key_cut, highest.shape, 0, highest + 1, jnp.int32)
     order = jax.random.uniform(key_node, (*highest.shape, system.num_nodes))
     return cut, _index(jnp.argmax(jnp.where(jnp.broadcast_to(slot.allowed, order.shape), order, -1.0), axis=-1))
-
-
-def _at_nodes(system: System, rsu: Array, server: Array) -> Array:
-    """Numbers of the RSU's queues [K] and of vehicles [J - 1], as each client meets them: [I, J]."""
-    vehicles = jnp.broadcast_to(server, (system.num_clients, system.num_servers))
-    return jnp.concatenate([rsu[tables(system).kind][:, None], vehicles], axis=1)

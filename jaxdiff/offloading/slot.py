@@ -102,7 +102,7 @@ def decide_slot(system: System, slot: Slot, cut: Array, node: Array, v: Array | 
 
     arrivals = Queues(local=head, rsu=rsu_work, server=jnp.sum(load[:, 1:], axis=0))
     backlog, arrived, speed = (
-        _pick(_seen_by_clients(table.kind, rsu, server), node)
+        _pick(at_nodes(system, rsu, server), node)
         for rsu, server in (
             (queues.rsu, queues.server),
             (arrivals.rsu, arrivals.server),
@@ -164,9 +164,10 @@ def _of_kind(system: System) -> np.ndarray:
     return np.eye(system.num_profiles)[list(system.kinds)]
 
 
-def _seen_by_clients(kind: np.ndarray, rsu: Array, server: Array) -> Array:
+def at_nodes(system: System, rsu: Array, server: Array) -> Array:
     """Numbers of the RSU's queues [K] and of vehicles [J - 1], as each client meets them: [I, J]."""
-    return jnp.concatenate([rsu[kind][:, None], jnp.broadcast_to(server, (kind.size, server.shape[0]))], axis=1)
+    vehicles = jnp.broadcast_to(server, (system.num_clients, system.num_servers))
+    return jnp.concatenate([rsu[tables(system).kind][:, None], vehicles], axis=1)
 
 
 def _seconds(work: Array, speed: Array) -> Array:

@@ -8,7 +8,7 @@ from jaxdiff.cli import evaluate, pretrained
 from jaxdiff.cli import run as commands
 from jaxdiff.cli.env_options import parse
 from jaxdiff.cli.overrides import from_json
-from jaxdiff.cli.restore import check_env_options, parse_settings
+from jaxdiff.cli.restore import check_task_options, parse_settings
 from jaxdiff.cli.settings import base_config, in_env
 from jaxdiff.cli.task import make_env
 from jaxdiff.envs.probes import recall_episodes
@@ -125,10 +125,17 @@ def test_eval_may_change_options_that_leave_the_sizes():
     assert parse_settings([there], ["env_options=num_agents=4,radius=0.1"]) == {
         "env_options": "num_agents=4,radius=0.1"
     }
-    check_env_options(there, {**there, "env_options": "num_agents=4,radius=0.1"})
+    check_task_options(there, {**there, "env_options": "num_agents=4,radius=0.1"})
     message = "trained in game-landmarks-4 with 4 agents, 8 numbers seen and 2 done, and game-landmarks would have 3"
     with pytest.raises(ValueError, match=message):
-        check_env_options(there, {**there, "env_options": ""})
+        check_task_options(there, {**there, "env_options": ""})
+
+
+def test_eval_may_not_change_who_is_on_the_road_even_where_training_was_offline():
+    there = config_of("vec", "")
+    check_task_options(there, {**there, "vec": {**there["vec"], "v": 50.0}})
+    with pytest.raises(ValueError, match="trained in vec with 5 agents, .* who is there and what can be done"):
+        check_task_options(there, {**there, "vec": {**there["vec"], "num_clients": 4}})
 
 
 def test_a_saved_run_acts_in_the_task_it_was_trained_in(tmp_path, compiled_once):
