@@ -129,7 +129,7 @@ def _check_sizes(spec: Spec, dataset: Mapping[str, Any]) -> None:
 
 def check_task_options(trained: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raises ValueError where other options would change who is there, what is seen or what can be done."""
-    there = in_env(trained, wanted["env"])
+    there = apply_settings(in_env(trained, wanted["env"]), {})  # out of JSON, as `wanted` is
     if any(setting(wanted, key) != setting(there, key) for key in ("env_options", *TASK_GROUPS)):
         check_same_sizes(_spec_of(trained), _spec_of(wanted))
 
