@@ -75,12 +75,21 @@ def _brief(value: Any) -> str:
     return "x".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
+def group_id(member: Member) -> str:
+    """Hash of everything in the member's config that is not a number inside its program."""
+    return program_hash(member.config)
+
+
+def program_hash(config: Mapping[str, Any]) -> str:
+    """Hash of a resolved config without its hyperparameters and its seed: what configs of one program share."""
+    return content_hash({key: value for key, value in config.items() if key not in ("hparams", "seed")})
+
+
 def group_members(members: Iterable[Member]) -> list[tuple[Member, ...]]:
     """Members that can share a program, in order of first appearance. Repeated members are kept once."""
     groups: dict[str, dict[str, Member]] = {}
     for member in members:
-        static = {key: value for key, value in member.config.items() if key not in ("hparams", "seed")}
-        groups.setdefault(content_hash(static), {}).setdefault(member.id, member)
+        groups.setdefault(group_id(member), {}).setdefault(member.id, member)
     return [tuple(group.values()) for group in groups.values()]
 
 

@@ -102,11 +102,9 @@ def describe(plan: Plan) -> str:
 
 def packs_by_group(packs: Sequence[sweep.Pack]) -> list[tuple[sweep.Pack, ...]]:
     """Packs that differ only in traced numbers, the widest of each group first."""
-    firsts = [pack.members[0] for pack in packs]
     groups: dict[str, list[sweep.Pack]] = {}
-    for pack, first in zip(packs, firsts, strict=True):
-        static = {key: value for key, value in first.config.items() if key not in ("hparams", "seed")}
-        groups.setdefault(sweep.content_hash(static), []).append(pack)
+    for pack in packs:
+        groups.setdefault(sweep.group_id(pack.members[0]), []).append(pack)
     return [tuple(sorted(group, key=lambda pack: -len(pack.members))) for group in groups.values()]
 
 

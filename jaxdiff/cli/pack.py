@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxdiff import envs, evaluate, sweep, train
 from jaxdiff.cli.advice import warn
-from jaxdiff.cli.loops import make_loop
+from jaxdiff.cli.loops import Loop, make_loop
 from jaxdiff.cli.plan_table import plan_table
 from jaxdiff.cli.settings import make_settings, setting
 from jaxdiff.cli.task import Task
@@ -46,13 +46,24 @@ def fresh_lanes(task: Task, members: Sequence[sweep.Member], mode: str) -> train
     filled = [*members, *[members[-1]] * (padded - len(members))]
     hparams = sweep.stack([_as_float32(make_settings(member.config)[1]) for member in filled])
     seeds = np.asarray([member.seed for member in filled], np.int32)
-    init = jax.jit(jax.vmap(make_loop(members[0].config, task.algorithm, task.env).init))
-    lanes = init(hparams, seeds)
+    lanes = _kept(task, "init", lambda: jax.jit(jax.vmap(_loop(task, members).init)))(hparams, seeds)
     if task.algorithm.fit is not None and task.dataset is not None:
-        fit = jax.jit(jax.vmap(task.algorithm.fit, in_axes=(0, None)))
+        of_one = task.algorithm.fit
+        fit = _kept(task, "fit", lambda: jax.jit(jax.vmap(of_one, in_axes=(0, None))))
         lanes = lanes.replace(state=fit(lanes.state, task.dataset))  # type: ignore[attr-defined]
     lanes = start_from(lanes, members[0].config, [member.seed for member in filled])
     return sweep.place(lanes, mode)
+
+
+def _loop(task: Task, members: Sequence[sweep.Member]) -> Loop:
+    return make_loop(members[0].config, task.algorithm, task.env)
+
+
+def _kept(task: Task, name: str, make: Callable[[], Any], mode: str = "") -> Any:
+    """A compiled function of the task: its packs differ in numbers alone, so the first one's serves them all."""
+    if (name, mode) not in task.kept:
+        task.kept[name, mode] = make()
+    return task.kept[name, mode]
 
 
 def _as_float32(hparams: Any) -> Any:
@@ -63,8 +74,7 @@ def make_programs(task: Task, members: Sequence[sweep.Member], mode: str) -> Pro
     """Compiles the update loop for a pack under one lane mode."""
     lanes = fresh_lanes(task, members, mode)
     dataset = sweep.replicate(task.dataset, mode)
-    loop = make_loop(members[0].config, task.algorithm, task.env)
-    chunk = sweep.over_lanes(loop.chunk, mode, donate=True)
+    chunk = _kept(task, "chunk", lambda: sweep.over_lanes(_loop(task, members).chunk, mode, donate=True), mode)
     programs = Programs(mode, chunk, lanes, dataset, 0.0)
     start = time.perf_counter()
     programs.run(0)  # compiles, changes nothing: the number of updates is traced
@@ -84,19 +94,21 @@ def seconds_per_update(programs: Programs) -> float:
 
 
 def choose_programs(task: Task, members: Sequence[sweep.Member], lanes: str) -> tuple[Programs, dict[str, float]]:
-    """Programs under the wanted mode, or for "auto" under the fastest of a short probe.
+    """Programs under the wanted mode, or for "auto" under the fastest of a short probe of the task's first pack.
 
     Returns:
       The programs with fresh lanes, and the seconds per update that each probed mode took (empty without a probe).
     """
-    modes = sweep.candidate_modes(len(members), jax.device_count()) if lanes == "auto" else (lanes,)
+    known = task.kept.get("mode", lanes) if lanes == "auto" and len(members) > 1 else lanes
+    modes = sweep.candidate_modes(len(members), jax.device_count()) if known == "auto" else (known,)
     if len(modes) == 1:
         return make_programs(task, members, modes[0]), {}
     seconds, tried = {}, {}
     for mode in modes:
         tried[mode] = make_programs(task, members, mode)
         seconds[mode] = seconds_per_update(tried[mode])
-    programs = tried[sweep.choose_mode(seconds)]
+    task.kept["mode"] = sweep.choose_mode(seconds)
+    programs = tried[task.kept["mode"]]
     programs.compile_seconds = sum(p.compile_seconds for p in tried.values())
     programs.lanes = fresh_lanes(task, members, programs.mode)
     return programs, seconds
@@ -123,8 +135,16 @@ def make_evaluation(
 
         return on_host
     rollout = evaluate.make_rollout(task.algorithm, task.env, episodes, num_recorded=recorded)
-    compiled = sweep.over_lanes(lambda lane, step: rollout(evaluation_key(lane, step), lane.state), mode)
+
+    def one(lane: train.Lane, step: jax.Array) -> evaluate.Evaluation:
+        return rollout(evaluation_key(lane, step), lane.state)
+
+    compiled = _kept(task, f"evaluation of {episodes}, {recorded}", lambda: sweep.over_lanes(one, mode), mode)
     return lambda lanes, step: compiled(lanes, jnp.uint32(step))
+
+
+class Stopped(Exception):
+    """The run was told to stop, and what it had is saved."""
 
 
 class PackRun:
@@ -156,17 +176,31 @@ class PackRun:
     def wall_seconds(self) -> float:
         return self.spent + time.perf_counter() - self.started
 
-    def run(self, report: Callable[[int, int, str], None]) -> None:
-        """Trains to the end; report(step, number of non-finite members, note) is called after every chunk."""
+    def run(
+        self, report: Callable[[int, int, str], None], is_told_to_stop: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Trains to the end.
+
+        Args:
+          report: called with (step, number of non-finite members, note) after every chunk.
+          is_told_to_stop: asked after every chunk.
+
+        Raises:
+          Stopped: it was told to stop; the last checkpoint is of this very step.
+        """
         if self.step == 0 and setting(self.config, "init_from"):
             self._evaluate()  # what it starts from is part of the answer
         while self.step < self.num_updates:
             self._advance()
             last = self.step >= self.num_updates
             note = self._evaluate() if last or self.step % int(self.config["eval_interval"]) == 0 else ""
-            if last or self.step % int(self.config["checkpoint_interval"]) == 0:
+            stop = not last and is_told_to_stop()
+            if last or stop or self.step % int(self.config["checkpoint_interval"]) == 0:
                 self._checkpoint()
             report(self.step, len(self.frozen_at), note)
+            if stop:
+                self.checkpoints.close()
+                raise Stopped(f"pack {self.pack.id} stopped and saved at update {self.step} of {self.num_updates}")
         self._finish()
 
     def _advance(self) -> None:

@@ -7,23 +7,23 @@
 Run again with the same --workdir, a command goes on from the last checkpoint.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import dataclasses
 import datetime
 import os
 from pathlib import Path
-from typing import Any
+import sys
 
 from absl import flags
 
-from jaxdiff import sweep as sweeps
 from jaxdiff.cli import config as configs
-from jaxdiff.cli.overrides import from_json
-from jaxdiff.cli.plan import MAX_LANES, Plan, make_plan
+from jaxdiff.cli.plan import MAX_LANES, Plan, as_in_folder, from_folder, listed, make_plan
 from jaxdiff.cli.pretrained import check_seeds, inherit
+from jaxdiff.cli.stopping import StopRequest
 from jaxdiff.cli.study import product_of
+from jaxdiff.cli.work import Tasks, run_packs
 from jaxdiff.io import files, stamp
-from jaxdiff.io.runs import RunDir, read_plan
+from jaxdiff.io.runs import RunDir
 
 
 def train(argv: list[str]) -> int:
@@ -43,20 +43,25 @@ def rerun(argv: list[str]) -> int:
     folders = configs.parse_flags(argv, flag_values, __doc__ or "")
     if len(folders) != 1:
         raise ValueError(f"rerun takes one run folder, got {len(folders)}: jaxdiff rerun DIR")
-    known = stamp.read_stamp(folders[0])
-    settings = dict(known["config"])
-    points, lanes, max_lanes = (settings.pop(name) for name in ("points", "lanes", "max_lanes"))
-    use_all_cores(lanes)
+    plan = from_folder(Path(folders[0]), ["rerun", *argv])
+    use_all_cores(plan.lanes)
     use_compilation_cache()
     target = Path(flag_values.workdir or f"{str(folders[0]).rstrip('/')}-rerun")
-    command, config = ["rerun", *argv], from_json(settings)
-    plan = make_plan(command, config, known["study"], points, target, lanes, max_lanes=max_lanes)
-    return execute(dataclasses.replace(plan, repeats=Path(folders[0])))
+    again = dataclasses.replace(plan, workdir=target, repeats=Path(folders[0]), tensorboard=False, wandb_project=None)
+    return execute(again)
 
 
 def _run_command(name: str, argv: list[str]) -> int:
     plan = plan_of(name, argv)
-    return 0 if plan is None else execute(plan)
+    if plan is None:
+        return 0
+    if not plan.is_only_prepared:
+        return execute(plan)
+    plan, _ = prepare(plan)
+    members = sum(len(pack.members) for pack in plan.packs)
+    print(f"{plan.workdir}: {members} members in {len(plan.packs)} packs; nothing is trained yet.")
+    print(f"Here: jaxdiff work {plan.workdir}\nElsewhere: jaxdiff launch ENGINE {plan.workdir}")
+    return 0
 
 
 def plan_of(name: str, argv: list[str]) -> Plan | None:
@@ -69,6 +74,8 @@ def plan_of(name: str, argv: list[str]) -> Plan | None:
     configs.define_flags(flag_values)
     flags.DEFINE_bool("tensorboard", False, "log every member to TensorBoard", flag_values=flag_values)
     flags.DEFINE_string("wandb_project", None, "log every member to this W&B project", flag_values=flag_values)
+    flags.DEFINE_bool("prepare", False, "write the run folder and its list of packs, train nothing",
+                      flag_values=flag_values)  # fmt: skip
     flags.DEFINE_integer("max_lanes", MAX_LANES, "members of a pack, at most", lower_bound=1, flag_values=flag_values)
     parsed = configs.parse(argv, flag_values, __doc__ or "")
     known = configs.sweeps(parsed.config_path)
@@ -87,6 +94,7 @@ def plan_of(name: str, argv: list[str]) -> Plan | None:
     plan = make_plan([name, *argv], config, ",".join(parsed.sweep) or None, points, workdir, parsed.lanes,
                      max_lanes=flag_values.max_lanes, tensorboard=flag_values.tensorboard,
                      wandb_project=flag_values.wandb_project)  # fmt: skip
+    plan = dataclasses.replace(plan, is_only_prepared=flag_values.prepare)
     check_seeds(plan.config, [member.seed for pack in plan.packs for member in pack.members])
     use_all_cores(parsed.lanes)
     use_compilation_cache()
@@ -109,7 +117,7 @@ def use_all_cores(lanes: str) -> None:
     import jax
 
     if lanes in ("auto", "shard", "pmap"):
-        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
 
 
 def use_compilation_cache() -> None:
@@ -122,102 +130,38 @@ def use_compilation_cache() -> None:
 
 def execute(plan: Plan) -> int:
     """Runs what is not done yet, writes the report, prints the table. Returns the exit code."""
-    from jaxdiff.io import progress, report
+    from jaxdiff.io import report
 
-    run = RunDir(plan.workdir)
-    tasks = _first_task(plan, run)
-    total = sum(len(p.members) * int(p.members[0].config["num_updates"]) for p in plan.packs)
-    done, frozen = 0, 0
-    with progress.Progress(total, sum(len(p.members) for p in plan.packs)) as bar:
-        for pack in plan.packs:
-            size, updates = len(pack.members), int(pack.members[0].config["num_updates"])
-            if not run.pack(pack.id).is_done():
-
-                def show(step: int, bad: int, note: str, base: int = done, lost: int = frozen, n: int = size) -> None:
-                    bar.update(base + step * n, lost + bad, note)
-
-                frozen += _run_pack(plan, run, pack, tasks, show)
-            done += size * updates
-            bar.update(done, frozen)
-    path = report.build_report(run.path)
-    print(report.summary(report.load_run(run.path)))
+    plan, tasks = prepare(plan)
+    with StopRequest() as stop:
+        outcome = run_packs(plan, plan.packs, tasks, stop)
+    if outcome.is_stopped:
+        return outcome.exit_code
+    path = report.build_report(plan.workdir)
+    print(report.summary(report.load_run(plan.workdir)))
     print(f"\nreport: {path}")
-    return 0
+    for pack, error in outcome.failed.items():
+        print(f"jaxdiff: pack {pack} failed: {error}", file=sys.stderr)
+    if outcome.passed:
+        print(f"jaxdiff: {outcome.passed} packs were held by other processes; `jaxdiff status` says how they are")
+    return outcome.exit_code
 
 
-class _Tasks:
-    """The task of the pack at hand; kept while the next pack wants the same data and environment."""
+def prepare(plan: Plan) -> tuple[Plan, Tasks]:
+    """Writes the run folder's stamp and list of packs, after building the first pack's task, the likeliest to fail.
 
-    def __init__(self) -> None:
-        self.static: str | None = None
-        self.task: Any = None
-
-    def get(self, config: Mapping[str, Any]) -> Any:
-        from jaxdiff.cli.task import make_task
-        from jaxdiff.cli.warm_start import check_networks
-
-        static = sweeps.content_hash({key: value for key, value in config.items() if key not in ("hparams", "seed")})
-        if static != self.static:
-            self.static, self.task = static, make_task(config)
-            check_networks(config, self.task)
-        return self.task
-
-
-def _first_task(plan: Plan, run: RunDir) -> _Tasks:
-    """Builds the first pack's task, the likeliest to fail, and only then writes the run folder's stamp."""
+    Returns:
+      The plan as it goes on in its folder, and its first task.
+    """
+    run = RunDir(plan.workdir)
     stamp.check_directory(run.path)
-    tasks = _Tasks()
+    plan = as_in_folder(plan)
+    tasks = Tasks(plan)
     task = tasks.get(plan.packs[0].members[0].config)
-    if plan.repeats is not None:
-        _check_same_data(plan.repeats, task.info)
     config = {**plan.config, "points": plan.points, "lanes": plan.lanes, "max_lanes": plan.max_lanes}
     stamp.write_stamp(run.path, stamp.stamp(plan.command, config, plan.study, task.info, plan.config["env"]))
+    listed(plan).save(run.path)
     facts = getattr(task.env, "facts", {})
     if facts:
         files.write_json_atomic(run.facts_json, {key: value for key, value in facts.items() if not callable(value)})
-    return tasks
-
-
-def _check_same_data(folder: Path, info: Any) -> None:
-    """Raises ValueError unless the data are those of the run in `folder`."""
-    known = stamp.read_stamp(folder)["dataset"]
-    if info is None or known is None:  # online runs have none
-        return
-    there = known["sha256"]
-    if info.sha256 != there:
-        raise ValueError(
-            f"dataset {info.path} has changed since {folder}: its content hashes to {info.sha256[:16]} now and to "
-            f"{there[:16]} then; bring the old file back, or train anew with `jaxdiff sweep`."
-        )
-
-
-def _lanes_of(plan: Plan, pack: sweeps.Pack) -> str:
-    """The plan's lane mode; a repeated pack keeps the one it had, since another may differ in the last bits."""
-    known = None if plan.repeats is None else RunDir(plan.repeats).pack(pack.id).pack_json
-    return read_plan(known)["lanes"] if known is not None and known.is_file() else plan.lanes
-
-
-def _run_pack(plan: Plan, run: RunDir, pack: sweeps.Pack, tasks: _Tasks, show: Any) -> int:
-    """Trains one pack; returns how many of its members went non-finite."""
-    from jaxdiff.cli.pack import PackRun
-
-    task = tasks.get(pack.members[0].config)
-    work = PackRun(pack, task, run.pack(pack.id), _lanes_of(plan, pack))
-    work.loggers = _loggers(plan, run, pack, work.step)
-    try:
-        work.run(show)
-    finally:
-        for logger in work.loggers:
-            logger.close()
-    return len(work.frozen_at)
-
-
-def _loggers(plan: Plan, run: RunDir, pack: sweeps.Pack, step: int) -> list[Any]:
-    from jaxdiff.io import loggers
-
-    wanted: list[Any] = []
-    if plan.tensorboard:
-        wanted.append(loggers.TensorBoardFanout(run.path / "tb" / pack.id, pack.members, resume_step=step or None))
-    if plan.wandb_project:
-        wanted.append(loggers.WandbFanout(plan.wandb_project, pack.members, plan.config, run_id=run.path.name))
-    return wanted
+    return plan, tasks

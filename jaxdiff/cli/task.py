@@ -35,6 +35,8 @@ class Task:
     dataset: data.Dataset | None  # None: only acting is wanted, or training is online
     info: data.DatasetInfo | None
     statistics: tuple[np.ndarray, np.ndarray] | None  # mean and deviation of the observations, where normalised
+    # What was compiled or measured for one pack and serves the next: see `pack`.
+    kept: dict[Any, Any] = dataclasses.field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
     def spec(self) -> Spec:

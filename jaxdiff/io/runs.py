@@ -1,7 +1,7 @@
 """The run folder: where each file lies, and how the whole folder is read back.
 
-DIR/run.json, facts.json, report.html
-DIR/packs/<pack_id>/pack.json, train.npz, eval.npz, rollouts.npz, plans.npz, checkpoints/, done.json
+DIR/run.json, packs.json, facts.json, report.html
+DIR/packs/<pack_id>/pack.json, train.npz, eval.npz, rollouts.npz, plans.npz, checkpoints/, done.json, failed.json, lock
 """
 
 from collections.abc import Callable, Iterable
@@ -65,6 +65,16 @@ class PackDir:
         """Written last: cost, speed, members that went non-finite."""
         return self.path / "done.json"
 
+    @property
+    def failed(self) -> Path:
+        """What went wrong when it was last tried; gone once it has finished."""
+        return self.path / "failed.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that works on the pack, see `locks`."""
+        return self.path / "lock"
+
     def is_done(self) -> bool:
         """Whether the pack finished: done.json is written last."""
         return self.done.is_file()
@@ -83,6 +93,11 @@ class RunDir:
     def run_json(self) -> Path:
         """Command, resolved config, versions, dataset: see `stamp`."""
         return self.path / "run.json"
+
+    @property
+    def packs_json(self) -> Path:
+        """The packs of the study in order: see `packlist`."""
+        return self.path / "packs.json"
 
     @property
     def facts_json(self) -> Path:
@@ -112,8 +127,9 @@ class RunDir:
         return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and PACK_ID.fullmatch(entry.name))
 
     def is_done(self) -> bool:
-        """Whether there is a pack and every pack with a folder has finished."""
-        packs = self.list_packs()
+        """Whether there is a pack and every pack, of packs.json or with a folder, has finished."""
+        listed = files.read_json_object(self.packs_json, ("packs",))["packs"] if self.packs_json.is_file() else []
+        packs = {*self.list_packs(), *(entry["id"] for entry in listed)}
         return bool(packs) and all(self.pack(pack_id).is_done() for pack_id in packs)
 
 

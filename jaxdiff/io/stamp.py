@@ -20,6 +20,8 @@ PACKAGES = ("jaxdiff", "jax", "jaxlib", "flax", "optax", "numpy")
 SESSION = ("created", "command", "versions", "git_commit", "git_dirty", "device_kind", "device_count", "xla_flags")
 # What may not: another value is another run.
 IDENTITY = ("config", "study", "env", "dataset.sha256")
+# What grows when a study is widened; whether what was there is still there, is for the list of packs to say.
+GROWS = ("points", "max_lanes", "study")
 
 
 def stamp(
@@ -60,7 +62,8 @@ def stamp(
 def write_stamp(directory: str | os.PathLike[str], stamp: Mapping[str, Any]) -> None:
     """Writes run.json into a fresh run folder, or notes in the one that is there that the run was resumed.
 
-    Each resume adds an entry to `resumed`: date, command, versions, git state and devices of that session.
+    Each resume adds an entry to `resumed`: date, command, versions, git state and devices of that session. Where the
+    study has other points now, these replace those that were there; the caller has checked that none is lost.
 
     Raises:
       ValueError: the folder holds another run: its config, study, env or data differ. Nothing was written.
@@ -71,11 +74,12 @@ def write_stamp(directory: str | os.PathLike[str], stamp: Mapping[str, Any]) -> 
         files.write_json_atomic(path, stamp)
         return
     known = read_stamp(directory)
-    differences = _differences(known, stamp)
+    differences = [found for found in _differences(known, stamp) if found[0] not in GROWS]
     if differences:
         raise ValueError(_refusal(Path(directory), differences))
     session = {name: stamp[name] for name in SESSION if name in stamp}
-    files.write_json_atomic(path, {**known, "resumed": [*known.get("resumed", []), session]})
+    now = {name: stamp[name] for name in ("config", "study") if name in stamp}
+    files.write_json_atomic(path, {**known, **now, "resumed": [*known.get("resumed", []), session]})
 
 
 def check_directory(directory: str | os.PathLike[str]) -> None:

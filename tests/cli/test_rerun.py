@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxdiff.cli import run as commands
+from jaxdiff.cli import work
 from jaxdiff.io import files
 from jaxdiff.io.runs import RunDir, load_run
 
@@ -38,9 +39,9 @@ def test_rerun_keeps_the_lane_mode_that_a_probe_once_chose(trained, study, tmp_p
     files.write_json_atomic(path, {**files.read_json(path), "lanes": "map"})
     plan = plan_of(study, tmp_path)
     packs = {pack.id: pack for pack in plan.packs}
-    assert commands._lanes_of(plan, packs[first]) == "vmap"
+    assert work.lanes_of(plan, packs[first]) == "vmap"
     repeated = dataclasses.replace(plan, repeats=copy)
-    assert [commands._lanes_of(repeated, packs[name]) for name in (first, second)] == ["map", "vmap"]
+    assert [work.lanes_of(repeated, packs[name]) for name in (first, second)] == ["map", "vmap"]
 
 
 def plan_of(study: list[str], folder: Path) -> commands.Plan:

@@ -108,16 +108,23 @@ def test_only_the_first_three_differences_are_told(tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"study": None}, r'study is "grid" there, null here'),
         ({"env": "ant"}, 'env is "pointmaze-open" there, "ant" here'),
         ({"dataset": Info(sha256="cd")}, r'dataset\.sha256 is "ab" there, "cd" here'),
         ({"config": {"seed": 0}}, r"model\.features is \[ 64, 64 \] there, not set here"),
     ],
 )
-def test_another_study_env_or_data_is_refused(tmp_path, given, message):
+def test_another_env_data_or_model_is_refused(tmp_path, given, message):
     write_stamp(tmp_path, make())
     with pytest.raises(ValueError, match=message):
         write_stamp(tmp_path, make(**given))
+
+
+def test_a_study_that_grew_replaces_the_points_that_were_there(tmp_path):
+    write_stamp(tmp_path, make({**CONFIG, "points": [{"seed": 0}], "max_lanes": 2}))
+    write_stamp(tmp_path, make({**CONFIG, "points": [{"seed": 0}, {"seed": 1}], "max_lanes": 4}, study="seeds"))
+    known = read_stamp(tmp_path)
+    assert known["config"]["points"] == [{"seed": 0}, {"seed": 1}]
+    assert (known["config"]["max_lanes"], known["study"], len(known["resumed"])) == (4, "seeds", 1)
 
 
 def test_a_moved_data_file_is_the_same_data(tmp_path):

@@ -1,0 +1,238 @@
+"""`jaxdiff work DIR`: a worker trains the packs of a prepared study that are not finished.
+
+  jaxdiff sweep --config=pointmaze --sweep=demo --workdir=DIR --prepare
+  jaxdiff work DIR [--packs=ID,ID | --shard=I/N]
+
+Any number of workers may run on one folder: each passes over packs that another one holds. Given again, the command
+goes on from the last checkpoints, so that starting it again is all that a retry does.
+
+Exit codes: 0 nothing is left to do here, 75 it was told to stop (SIGTERM, SIGUSR1) and has saved: give it again,
+1 a pack failed, the others were still tried, 2 the request was wrong.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+import dataclasses
+import datetime
+import platform
+import sys
+from typing import Any
+
+from absl import flags, logging
+
+from jaxdiff import sweep as sweeps
+from jaxdiff.cli import config as configs
+from jaxdiff.cli.plan import Plan, from_folder
+from jaxdiff.cli.stopping import REQUEUE, StopRequest
+from jaxdiff.io import files, packlist, progress, stamp
+from jaxdiff.io.locks import held
+from jaxdiff.io.runs import PackDir, RunDir, read_plan
+
+Show = Callable[[int, int, str], None]
+
+
+def main(argv: list[str]) -> int:
+    """`jaxdiff work DIR`."""
+    from jaxdiff.cli.run import use_all_cores, use_compilation_cache
+
+    flag_values = flags.FlagValues()
+    flags.DEFINE_list("packs", [], "ids of packs, in this order; default: all", flag_values=flag_values)
+    flags.DEFINE_string("shard", "0/1", "I/N: every N-th pack of the list from the I-th on", flag_values=flag_values)
+    folders = configs.parse_flags(argv, flag_values, __doc__ or "")
+    if len(folders) != 1:
+        raise ValueError(f"work takes one run folder, got {len(folders)}: jaxdiff work DIR")
+    plan = from_folder(RunDir(folders[0]).path, ["work", *argv])
+    packs = packlist.pick(chosen(plan, flag_values.packs), read_shard(flag_values.shard))
+    use_all_cores(plan.lanes)
+    use_compilation_cache()
+    with StopRequest() as stop:
+        return run_packs(plan, packs, Tasks(plan), stop).exit_code
+
+
+def chosen(plan: Plan, ids: Sequence[str]) -> list[sweeps.Pack]:
+    """The plan's packs with these ids, all for none.
+
+    Raises:
+      KeyError: no such pack.
+    """
+    known = {pack.id: pack for pack in plan.packs}
+    unknown = [name for name in ids if name not in known]
+    if unknown:
+        raise KeyError(f"{plan.workdir} has no pack {unknown[0]!r}; its packs.json lists {len(known)}.")
+    return [known[name] for name in ids] if ids else list(plan.packs)
+
+
+def read_shard(text: str) -> tuple[int, int]:
+    """(index, count) of "I/N".
+
+    Raises:
+      ValueError: it is not two whole numbers.
+    """
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal()):
+        raise ValueError(f"--shard={text!r} must be I/N, for example --shard=0/4 of four workers.")
+    return int(index), int(count)
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What came of some packs."""
+
+    finished: int = 0
+    passed: int = 0  # held by somebody else
+    failed: dict[str, Exception] = dataclasses.field(default_factory=dict)  # pack id -> error
+    is_stopped: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """0, 1 or 75, as `jaxdiff work` gives it."""
+        return REQUEUE if self.is_stopped else int(bool(self.failed))
+
+
+class Tasks:
+    """The task of the pack at hand; kept while the next pack shares its program."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.program = plan, ""
+        self.task: Any = None
+
+    def get(self, config: Mapping[str, Any]) -> Any:
+        """The task of a pack's config.
+
+        Raises:
+          ValueError: its data are not those that the study was prepared or first trained with, and as `make_task`.
+        """
+        from jaxdiff.cli.task import make_task
+        from jaxdiff.cli.warm_start import check_networks
+
+        program = sweeps.program_hash(config)
+        if program != self.program:
+            self.program, self.task = "", None  # the old one's memory is needed
+            task = make_task(config)
+            check_networks(config, task)
+            for folder in (self.plan.repeats, self.plan.workdir):
+                if folder is not None and RunDir(folder).run_json.is_file():
+                    check_same_data(stamp.read_stamp(folder), task.info, str(folder))
+            self.program, self.task = program, task
+        return self.task
+
+
+def check_same_data(known: Mapping[str, Any], info: Any, folder: str) -> None:
+    """Raises ValueError unless the data are those that a folder's run.json names, where it names this file."""
+    there = known["dataset"]
+    if info is None or there is None or there["name"] != info.name:  # online, or another of the study's datasets
+        return
+    if info.sha256 != there["sha256"]:
+        raise ValueError(
+            f"dataset {info.path} has changed since {folder}: its content hashes to {info.sha256[:16]} now and to "
+            f"{there['sha256'][:16]} then; bring the old file back, or train anew with `jaxdiff sweep`."
+        )
+
+
+def run_packs(plan: Plan, packs: Sequence[sweeps.Pack], tasks: Tasks, stop: Callable[[], bool]) -> Outcome:
+    """Trains the packs that are not finished, one after another. A pack that fails does not keep the others back."""
+    run, outcome = RunDir(plan.workdir), Outcome()
+    total = sum(len(pack.members) * _updates(pack) for pack in packs)
+    done, frozen = 0, 0
+    with progress.Progress(total, sum(len(pack.members) for pack in packs)) as bar:
+        for pack in packs:
+            size = len(pack.members)
+
+            def show(step: int, bad: int, note: str, base: int = done, lost: int = frozen, n: int = size) -> None:
+                bar.update(base + step * n, lost + bad, note)
+
+            with _taken(run.pack(pack.id), outcome) as is_ours:
+                if is_ours:
+                    frozen += _try_pack(plan, pack, tasks, show, stop, outcome)
+            if outcome.is_stopped or (stop() and pack is not packs[-1]):
+                outcome.is_stopped = True
+                break
+            done += size * _updates(pack)
+            bar.update(done, frozen)
+    return outcome
+
+
+@contextlib.contextmanager
+def _taken(folder: PackDir, outcome: Outcome) -> Iterator[bool]:
+    """Whether the pack is ours to train: it is not finished, and nobody else is at it."""
+    if folder.is_done():
+        yield False
+        return
+    with held(folder.lock) as is_ours:
+        outcome.passed += not is_ours
+        yield is_ours and not folder.is_done()
+
+
+def _try_pack(
+    plan: Plan, pack: sweeps.Pack, tasks: Tasks, show: Show, stop: Callable[[], bool], outcome: Outcome
+) -> int:
+    """Trains one pack and notes what came of it; returns how many of its members went non-finite."""
+    from jaxdiff.cli.pack import Stopped
+
+    folder = RunDir(plan.workdir).pack(pack.id)
+    try:
+        lost = _train(plan, pack, tasks, show, stop)
+    except Stopped as stopped:
+        print(f"jaxdiff: {stopped}; the same command goes on from there", file=sys.stderr)
+        outcome.is_stopped = True
+        return 0
+    except Exception as error:
+        if len(plan.packs) == 1:
+            raise
+        logging.exception("pack %s (%s) failed", pack.id, pack.members[0].label)
+        outcome.failed[pack.id] = error
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        line = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        files.write_json_atomic(folder.failed, {"error": line, "time": now, "host": platform.node()})
+        return 0
+    folder.failed.unlink(missing_ok=True)
+    outcome.finished += 1
+    return lost
+
+
+def _train(plan: Plan, pack: sweeps.Pack, tasks: Tasks, show: Show, stop: Callable[[], bool]) -> int:
+    from jaxdiff.cli.pack import PackRun
+
+    run = RunDir(plan.workdir)
+    work = PackRun(pack, tasks.get(pack.members[0].config), run.pack(pack.id), lanes_of(plan, pack))
+    work.loggers = _loggers(plan, run, pack, work.step)
+    try:
+        work.run(show, stop)
+    finally:
+        for logger in work.loggers:
+            logger.close()
+    return len(work.frozen_at)
+
+
+def lanes_of(plan: Plan, pack: sweeps.Pack) -> str:
+    """How the pack's lanes run: as the repeated pack's did, or another's of its group here, else as the plan says.
+
+    Another mode may differ in the last bits, so what one worker's probe found holds for all.
+    """
+    if plan.repeats is not None:
+        known = RunDir(plan.repeats).pack(pack.id).pack_json
+        if known.is_file():
+            return str(read_plan(known)["lanes"])
+    if plan.lanes != "auto":
+        return plan.lanes
+    group, run = sweeps.group_id(pack.members[0]), RunDir(plan.workdir)
+    for other in plan.packs:
+        path = run.pack(other.id).pack_json
+        if path.is_file() and len(other.members) > 1 and sweeps.group_id(other.members[0]) == group:
+            return str(read_plan(path)["lanes"])
+    return plan.lanes
+
+
+def _loggers(plan: Plan, run: RunDir, pack: sweeps.Pack, step: int) -> list[Any]:
+    from jaxdiff.io import loggers
+
+    wanted: list[Any] = []
+    if plan.tensorboard:
+        wanted.append(loggers.TensorBoardFanout(run.path / "tb" / pack.id, pack.members, resume_step=step or None))
+    if plan.wandb_project:
+        wanted.append(loggers.WandbFanout(plan.wandb_project, pack.members, plan.config, run_id=run.path.name))
+    return wanted
+
+
+def _updates(pack: sweeps.Pack) -> int:
+    return int(pack.members[0].config["num_updates"])
