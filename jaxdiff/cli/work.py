@@ -183,7 +183,8 @@ def _try_pack(
         outcome.failed[pack.id] = error
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         line = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-        files.write_json_atomic(folder.failed, {"error": line, "time": now, "host": platform.node()})
+        with contextlib.suppress(OSError):  # the disk may be what failed
+            files.write_json_atomic(folder.failed, {"error": line, "time": now, "host": platform.node()})
         return 0
     folder.failed.unlink(missing_ok=True)
     outcome.finished += 1
