@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxdiff.io.report import svg
-from jaxdiff.io.report.curves import Look
+from jaxdiff.io.report.looks import Look
 from jaxdiff.io.report.markup import Markup, tag
 from jaxdiff.io.report.results import MemberResult, Results, best_of_each, median_seed
 

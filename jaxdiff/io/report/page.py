@@ -3,18 +3,20 @@
 from collections.abc import Iterable
 from importlib import resources
 
-from jaxdiff.io.report import curves, sections
+from jaxdiff.io.report import sections
+from jaxdiff.io.report.looks import assign_looks
 from jaxdiff.io.report.markup import Child, Markup, join, tag
 from jaxdiff.io.report.results import Results
 
 
 def page(results: Results) -> str:
     """One HTML document that refers to nothing outside itself."""
-    looks = curves.assign_looks(results)
+    looks = assign_looks(results)
     parts = [
         sections.header(results),
         sections.final(results),
         sections.learning(results, looks),
+        sections.which(results, looks),
         sections.sensitivities(results, looks),
         sections.improvement(results),
         sections.rollouts(results, looks),

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdiff.io.report import svg
-from jaxdiff.io.report.curves import DASHES
+from jaxdiff.io.report.looks import DASHES
 from jaxdiff.io.report.markup import Markup, join, tag
 from jaxdiff.io.report.results import MemberResult, Results, best_of_each, median_seed
 

@@ -5,10 +5,13 @@ import datetime
 import shlex
 from typing import Any
 
-from jaxdiff.io.report import curves, maze, plans, road, sensitivity, tables
-from jaxdiff.io.report.answer import answer
+from jaxdiff.io.report import best, cost, curves, good, maze, metrics, plans, road, sensitivity, tables
+from jaxdiff.io.report.answer import answer, seeds, spoken
+from jaxdiff.io.report.looks import NUM_COLOURS, Look, is_large, legend, said
 from jaxdiff.io.report.markup import Child, Markup, join, tag
 from jaxdiff.io.report.results import Results
+
+MAX_METRICS = 12  # of a large study, the others are folded away
 
 
 def header(results: Results) -> Markup:
@@ -91,12 +94,34 @@ def final(results: Results) -> Markup | None:
     )
     if len(results.settings) > 5:
         warning += " The winner of many settings is chosen by the same seeds, so its own score is a little flattered."
-    return section(
-        "final", "Final scores", tag("p", note, class_="note"), tables.final(results), tag("p", warning, class_="note")
-    )
+    parts = [tag("p", note, class_="note"), tables.final(results), tag("p", warning, class_="note")]
+    return section("final", "Final scores", *parts, *_best(results))
 
 
-def learning(results: Results, looks: Mapping[str, curves.Look]) -> Markup | None:
+def _best(results: Results) -> list[Markup]:
+    """The best setting's score and the command that trains it."""
+    found = results.best
+    if found is None or found.last is None:
+        return []
+    words = f"{found.label}: last-checkpoint IQM {spoken(found.last)} ({seeds(found.last)})"
+    command = best.command(results.run.stamp, found)
+    if command is not None:
+        parts = [tag("p", f"{words}. Its seed of median score alone:"), copy_box(shlex.join(command))]
+    else:
+        parts = [
+            tag("p", f"{words}. As a study of its own, for the config file; run it with --sweep=best:"),
+            copy_box(best.study(found)),
+        ]
+    return [tag("h3", "The best setting"), *parts]
+
+
+def which(results: Results, looks: Mapping[str, Look]) -> Markup | None:
+    """What the good settings have in common, and what searching brings."""
+    parts = good.parts(results, looks)
+    return section("good", "Which settings are good", *parts) if parts else None
+
+
+def learning(results: Results, looks: Mapping[str, Look]) -> Markup | None:
     """Learning curves, drawn for a wide and for a narrow screen."""
     wide = curves.learning_curves(results, looks, 960, 420)
     if not wide:
@@ -106,25 +131,36 @@ def learning(results: Results, looks: Mapping[str, curves.Look]) -> Markup | Non
         "Line: mean over seeds. Band: 95 % bootstrap interval of that mean. Faint: single seeds. "
         "A cross marks a seed's last evaluation before it went non-finite. Press a name to hide or show it everywhere."
     )
-    if len(results.settings) > curves.NUM_COLOURS:
-        note += f" Settings beyond the best {curves.NUM_COLOURS} are grey, without band and seeds."
+    if said(results, looks):
+        note += f"{said(results, looks)}: the middle 80 % and the middle half of their means, and the median as a line."
+    elif len(results.settings) > NUM_COLOURS:
+        note += f" Settings beyond the best {NUM_COLOURS} are grey, without band and seeds."
     drawn = [tag("div", wide, class_="wide-only"), tag("div", narrow, class_="narrow")]
-    return section("curves", "Learning curves", tag("p", note, class_="note"), curves.legend(results, looks), *drawn)
+    return section("curves", "Learning curves", tag("p", note, class_="note"), legend(results, looks), *drawn)
 
 
-def training(results: Results, looks: Mapping[str, curves.Look]) -> Markup | None:
+def training(results: Results, looks: Mapping[str, Look]) -> Markup | None:
     """Training metrics as small multiples."""
-    panels = curves.metric_panels(results, looks)
+    panels = metrics.panels(results, looks)
     if not panels:
         return None
     note = (
         "Mean over the seeds still healthy, colours as above. “log”: logarithmic axis; “cut”: values beyond the 1st "
         "and 99th percentile lie outside the axis."
     )
-    return section("training", "Training metrics", tag("p", note, class_="note"), tag("div", panels, class_="panels"))
+    if said(results, looks):
+        note += f"{said(results, looks)}: as in the learning curves."
+    most = MAX_METRICS if is_large(results) else len(panels)
+    first, more = list(panels.values())[:most], list(panels)[most:]
+    parts = [tag("p", note, class_="note"), tag("div", *first, class_="panels")]
+    if more:
+        words = f"{len(more)} more of {len(panels)} metrics: {', '.join(more)}"
+        charts = tag("div", *(panels[name] for name in more), class_="panels")
+        parts.append(tag("details", tag("summary", words), charts))
+    return section("training", "Training metrics", *parts)
 
 
-def sensitivities(results: Results, looks: Mapping[str, curves.Look]) -> Markup | None:
+def sensitivities(results: Results, looks: Mapping[str, Look]) -> Markup | None:
     """Score against every swept hyperparameter."""
     panels = sensitivity.panels(results, looks)
     if not panels:
@@ -133,6 +169,12 @@ def sensitivities(results: Results, looks: Mapping[str, curves.Look]) -> Markup 
         "Last-checkpoint IQM and 95 % interval along each swept key, every other key held; marks are set side by side, "
         "hollow where a setting is unfinished. Colours belong to the key under each panel."
     )
+    if sensitivity.is_sampled(results):
+        note = (
+            "A dot is a setting at its last-checkpoint IQM, hollow while unfinished; colours are those of the learning "
+            "curves. Large dots: means over the settings with a value, or in stretches of equally many settings, with "
+            "95 % bootstrap intervals over settings. All other keys vary too, so this shows a key on average."
+        )
     return section("sensitivity", "Sensitivity", tag("p", note, class_="note"), tag("div", *panels, class_="panels"))
 
 
@@ -151,7 +193,7 @@ def improvement(results: Results) -> Markup | None:
     return section("improvement", "Probability of improvement", tag("p", note, class_="note"), table)
 
 
-def rollouts(results: Results, looks: Mapping[str, curves.Look]) -> Markup | None:
+def rollouts(results: Results, looks: Mapping[str, Look]) -> Markup | None:
     """Paths in the maze."""
     panels = maze.panels(results, looks)
     if not panels:
@@ -192,12 +234,8 @@ def planned(results: Results) -> Markup | None:
 
 def trouble_and_cost(results: Results) -> Markup:
     """What failed, what is unfinished, and what everything took."""
-    failed, waiting = tables.failures(results), tables.unfinished(results)
+    failed, waiting = cost.failures(results), cost.unfinished(results)
     problems = [*results.run.problems, *(f"{p.id}: {problem}" for p in results.run.packs for problem in p.problems)]
-    seconds = sum(tables.wall_seconds(pack) or 0.0 for pack in results.run.packs)
-    members = len(results.members)
-    total = f"{len(results.run.packs)} packs, {members} members, {tables.duration(seconds)} of pack wall clock in all"
-    total += f": {seconds / members:,.1f} s per member." if members else "."
     return section(
         "cost",
         "Failures and cost",
@@ -206,8 +244,8 @@ def trouble_and_cost(results: Results) -> Markup:
         *([tag("h3", "Files that could not be read")] if problems else []),
         *([tag("ul", *(tag("li", problem) for problem in problems))] if problems else []),
         tag("h3", "Cost"),
-        tag("p", total, class_="note"),
-        tables.cost(results),
+        tag("p", cost.total(results), class_="note"),
+        cost.packs(results),
     )
 
 

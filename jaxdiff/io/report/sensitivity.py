@@ -3,15 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from jaxdiff.io.report import svg
-from jaxdiff.io.report.curves import Look
+from jaxdiff.io.report import scatter, svg
+from jaxdiff.io.report.knobs import Axis, knobs, swept_keys
+from jaxdiff.io.report.looks import Look
 from jaxdiff.io.report.markup import Markup, tag
 from jaxdiff.io.report.results import Estimate, Results, Setting, estimate
 
 MAX_LINES = 6  # more combinations of the other keys than this are pooled into one line
-LOG_SPAN = 10.0
 
 
 class Line(NamedTuple):
@@ -24,51 +22,40 @@ class Line(NamedTuple):
     unfinished: frozenset[Any] = frozenset()  # values whose setting has not finished
 
 
-def swept_keys(results: Results) -> dict[str, list[Any]]:
-    """Key -> its distinct values in axis order, for every key with two values or more among settings with a number."""
-    values: dict[str, list[Any]] = {}
-    for setting in results.settings:
-        for key, value in _knobs(setting).items():
-            known = values.setdefault(key, [])
-            if setting.last is not None and value not in known:
-                known.append(value)
-    return {key: sorted(found, key=_order) for key, found in sorted(values.items()) if len(found) > 1}
-
-
 def panels(results: Results, looks: Mapping[str, Look], width: int = 340, height: int = 270) -> list[Markup]:
-    """One chart per swept key."""
+    """One chart per swept key: lines where the study is a grid, dots where its settings were sampled."""
     charts = []
-    for key, values in swept_keys(results).items():
+    keys = swept_keys(results)
+    if is_sampled(results):
+        return [scatter.panel(results, looks, key, values, width, height) for key, values in keys.items()]
+    for key, values in keys.items():
         lines = _lines(results, looks, key, values)
         charts.append(_panel(results, key, values, lines, width, height))
     return charts
 
 
-def _knobs(setting: Setting) -> dict[str, Any]:
-    knobs = {key: _plain(value) for key, value in setting.overrides.items()}
-    return {"algorithm": setting.algorithm, **knobs}
+def is_sampled(results: Results) -> bool:
+    """Whether the settings are no grid: some key has many values, and too many combinations of other keys for lines."""
+    return any(
+        Axis.of(values).is_sampled and len(_contexts(results, key)) > MAX_LINES
+        for key, values in swept_keys(results).items()
+    )
 
 
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, list | dict | tuple) else value
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _order(value: Any) -> tuple[int, float, str]:
-    return (0, float(value), "") if _is_number(value) else (1, 0.0, str(value))
+def _contexts(results: Results, key: str) -> dict[tuple[tuple[str, Any], ...], dict[Any, Setting]]:
+    """The other keys' values -> the key's value -> the setting."""
+    contexts: dict[tuple[tuple[str, Any], ...], dict[Any, Setting]] = {}
+    for setting in results.settings:
+        own = knobs(setting)
+        if setting.last is not None and key in own:
+            others = tuple(sorted((k, v) for k, v in own.items() if k != key))
+            contexts.setdefault(others, {})[own[key]] = setting
+    return contexts
 
 
 def _lines(results: Results, looks: Mapping[str, Look], key: str, values: Sequence[Any]) -> list[Line]:
     """One line per combination of the other keys, or everything pooled where those are too many."""
-    contexts: dict[tuple[tuple[str, Any], ...], dict[Any, Setting]] = {}
-    for setting in results.settings:
-        knobs = _knobs(setting)
-        if setting.last is not None and key in knobs:
-            others = tuple(sorted((k, v) for k, v in knobs.items() if k != key))
-            contexts.setdefault(others, {})[knobs[key]] = setting
+    contexts = _contexts(results, key)
     if len(contexts) > MAX_LINES:
         return [_pooled(list(contexts.values()), values)]
     lines = []
@@ -97,40 +84,15 @@ def _pooled(contexts: Sequence[Mapping[Any, Setting]], values: Sequence[Any]) ->
 
 def _panel(results: Results, key: str, values: Sequence[Any], lines: Sequence[Line], width: int, height: int) -> Markup:
     ends = [end for line in lines for _, found in line.points for end in (found.iqm, *(found.interval or ()))]
-    is_numeric = all(_is_number(value) for value in values)
-    is_log = is_numeric and min(values) > 0 and max(values) / min(values) > LOG_SPAN
-    is_even = not is_numeric or (not is_log and min(values) >= 0 and _uneven(values))
-    kind: svg.Kind = "log" if is_log else "linear"
-    positions = {value: float(index) if is_even else float(value) for index, value in enumerate(values)}
-    pad = 0.5 / (len(values) - 1) if is_even else 0.08
-    frame = svg.Frame.make(width, height, svg.span(positions.values(), kind, pad), svg.span(ends), x_kind=kind)
-    room = (frame.x.stop - frame.x.start) / len(values)
-    ticks = [(positions[value], _label(value, room)) for value in _thin(values, room)] if is_even or is_log else None
-    note = "log scale" if is_log else "evenly spaced" if is_even and is_numeric else ""
-    parts = [svg.axes(frame, note, results.quantity_name, x_ticks=ticks)]
+    axis = Axis.of(values)
+    frame = svg.Frame.make(width, height, axis.span(), svg.span(ends), x_kind=axis.kind)
+    ticks = axis.ticks((frame.x.stop - frame.x.start) / len(values))
+    parts = [svg.axes(frame, axis.note, results.quantity_name, x_ticks=ticks)]
     for index, line in enumerate(lines):
         shift = (index - (len(lines) - 1) / 2) * 7  # side by side, so that whiskers do not hide one another
-        parts.append(_line(frame, key, line, positions, shift, joined=is_numeric))
+        parts.append(_line(frame, key, line, axis.positions(), shift, joined=axis.is_numeric))
     drawn = svg.drawing(frame, *parts, label=f"{results.quantity_name} against {key}")
     return tag("figure", tag("figcaption", tag("code", key)), drawn, _key(lines))
-
-
-def _uneven(values: Sequence[float]) -> bool:
-    """Whether 0 and values far apart are swept together, which neither a linear nor a log axis can show."""
-    positive = [value for value in values if value > 0]
-    return len(positive) < len(values) and len(positive) > 1 and max(positive) / min(positive) > LOG_SPAN
-
-
-def _thin(values: Sequence[Any], room: float) -> Sequence[Any]:
-    stride = max(1, int(np.ceil(34 / room)))
-    return values[::stride]
-
-
-def _label(value: Any, room: float) -> str:
-    if _is_number(value):
-        return svg.short(value)
-    fits = max(4, int(room / 6.5))
-    return str(value) if len(str(value)) <= fits else str(value)[: fits - 1] + "…"
 
 
 def _line(

@@ -5,7 +5,7 @@ study over several tasks keeps every task's weight. One task is one stratum.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -179,3 +179,56 @@ def improvement_interval(
     tail = 100 * (1 - confidence) / 2
     low, high = np.percentile(drawn, [tail, 100 - tail])
     return Interval(float(low), float(high))
+
+
+def performance_profile(
+    scores: ArrayLike,
+    thresholds: ArrayLike,
+    *,
+    confidence: float = CONFIDENCE,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
+) -> tuple[Floats, Floats, Floats]:
+    """Fraction of runs that score above each threshold, with its pointwise percentile bootstrap band.
+
+    F(tau) = mean over seeds of 1[score > tau]
+
+    Args:
+      scores: [S], one number per seed.
+      thresholds: [D].
+      confidence: in (0, 1).
+      num_resamples: bootstrap draws.
+      seed: of the draws.
+
+    Returns:
+      fraction, low, high: [D]; low and high are NaN with one seed.
+
+    Reference: Agarwal et al. 2021, arXiv:2108.13264, section 4.2 (there over tasks too).
+    """
+    above = np.asarray(scores, np.float64)[:, None] > np.asarray(thresholds, np.float64)  # [S, D]
+    return mean_band(above.astype(np.float64), confidence=confidence, num_resamples=num_resamples, seed=seed)
+
+
+def share_explained(groups: Sequence[Any], values: ArrayLike) -> float:
+    """Share of the variance of some values that knowing each one's group explains, corrected for the groups' number.
+
+    epsilon^2 = 1 - (N - 1) / (N - k) * SS_within / SS_total,  at least 0, for k groups
+
+    Args:
+      groups: [N] hashable names.
+      values: [N].
+
+    Returns:
+      A number in [0, 1]; 0 where every group has one member, or all values are equal.
+
+    Reference: Kelley 1935, An unbiased correlation ratio measure.
+    """
+    numbers = np.asarray(values, np.float64)
+    names = {name: index for index, name in enumerate(dict.fromkeys(groups))}
+    index = np.array([names[name] for name in groups])
+    total = float(((numbers - numbers.mean()) ** 2).sum())
+    if total == 0.0 or len(names) == len(numbers):
+        return 0.0
+    means = np.bincount(index, numbers) / np.bincount(index)
+    within = float(((numbers - means[index]) ** 2).sum())
+    return max(0.0, 1 - (len(numbers) - 1) / (len(numbers) - len(names)) * within / total)

@@ -1,4 +1,4 @@
-"""The report's tables: the final scores, who beats whom, what failed, what it cost."""
+"""The report's tables: the final scores, who beats whom, and how any table is made and shortened."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 
 from jaxdiff.io.report import statistics, svg
-from jaxdiff.io.report.markup import Child, Markup, tag
+from jaxdiff.io.report.looks import is_large
+from jaxdiff.io.report.markup import Child, Markup, join, tag
 from jaxdiff.io.report.results import Estimate, Results, Setting
-from jaxdiff.io.runs import Pack
 
 MAX_MATRIX = 12  # settings in the matrix of improvement; more would not fit a screen
+MAX_ROWS = 20  # of a long table that are not folded away
 FOREST = (170, 28)  # pixels of the little interval drawings
 
 
@@ -36,9 +37,28 @@ def final(results: Results) -> Markup:
         tag("th", "IQM", class_="n optimistic"),
         tag("th", "95 % interval", class_="optimistic"),
     ]
-    body = [_final_row(results, rank, setting) for rank, setting in enumerate(results.settings, 1)]
+    ranked = list(enumerate(results.settings, 1))
+    long = ranked[MAX_ROWS:] if is_large(results) else []
+    body = [_final_row(results, rank, s) for rank, s in ranked if s is results.baseline or (rank, s) not in long]
     top = tag("thead", tag("tr", *groups), tag("tr", *head))
-    return scroll(tag("table", top, tag("tbody", *body), class_="wide"), "Final scores")
+    wide = "wide many" if long else "wide"
+    table = scroll(tag("table", top, tag("tbody", *body), class_=wide), "Final scores")
+    rest = [_short_row(rank, setting) for rank, setting in long if setting is not results.baseline]
+    if not rest:
+        return table
+    heads = ["#", "setting", "seeds", "non-finite", "mean", "IQM", "95 % interval", "last 10: IQM", "best *: IQM"]
+    name = f"The other {len(rest)} of {len(ranked)} settings"
+    return join([table, tag("details", tag("summary", name), plain(heads, rest, name, numbers={0, 2, 3, 4, 5, 7, 8}))])
+
+
+def _short_row(rank: int, setting: Setting) -> list[Child]:
+    """A row without drawings: of a setting that few will look for."""
+    last, running, best = setting.last, setting.running, setting.best
+    label = setting.label + (f" (unfinished: {setting.last_step:,} updates)" if setting.provisional and last else "")
+    numbers = [None if found is None else f"{found.iqm:.1f}" for found in (last, running, best)]
+    mean = None if last is None else f"{last.mean:.1f}"
+    counted = f"{len(setting.counted)} of {len(setting.members)}"
+    return [rank, label, counted, setting.num_nonfinite, mean, numbers[0], between(last), *numbers[1:]]
 
 
 def _final_row(results: Results, rank: int, setting: Setting) -> Markup:
@@ -123,7 +143,8 @@ def improvement(results: Results) -> Markup | None:
         cells = [tag("td", f"#{rank} {row.label}", class_="label")]
         cells += [tag("td", "–", class_="p") if column is row else _probability(row, column) for _, column in ranked]
         body.append(tag("tr", *cells))
-    table = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *body), class_="matrix")
+    class_ = "matrix many" if is_large(results) else "matrix"
+    table = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *body), class_=class_)
     return scroll(table, "Probability of improvement")
 
 
@@ -138,46 +159,6 @@ def _probability(row: Setting, column: Setting) -> Markup:
     return tag("td", f"{chance:.2f}", tag("br"), tag("small", span), class_="p", style=style, title=words)
 
 
-def failures(results: Results) -> Markup | None:
-    """Members that went non-finite; None where there are none."""
-    failed = [result for result in results.members if result.status == "non-finite"]
-    if not failed:
-        return None
-    rows = [
-        [result.member.label, result.member.seed, f"{result.failed_at:,}", result.pack, tag("code", result.member.id)]
-        for result in failed
-    ]
-    return plain(["setting", "seed", "found at update", "pack", "member"], rows, "Non-finite members", numbers={1, 2})
-
-
-def unfinished(results: Results) -> Markup | None:
-    """Packs without a done.json, and what damaged files were met; None where there are none."""
-    rows: list[list[Child]] = []
-    for pack in results.run.packs:
-        if pack.status != "finished":
-            done = f"{pack.last_step:,} of {pack.num_updates:,}"
-            settings = ", ".join(dict.fromkeys(member.label for member in pack.members))
-            rows.append([pack.id, pack.status, done, len(pack.members), settings])
-    if not rows:
-        return None
-    return plain(["pack", "state", "updates", "members", "settings"], rows, "Unfinished packs", numbers={2, 3})
-
-
-def cost(results: Results) -> Markup:
-    """What every pack took."""
-    rows = [_cost_row(pack) for pack in results.run.packs]
-    heads = ["pack", "lanes", "members", "updates", "wall clock", "compile", "member-updates/s", "seconds per member"]
-    return plain(heads, rows, "Cost of each pack", numbers=set(range(2, 8)))
-
-
-def wall_seconds(pack: Pack) -> float | None:
-    """The pack's wall clock so far: from done.json, else from the newest logged row; None when nothing was logged."""
-    if pack.done is not None and pack.done.get("wall_seconds") is not None:
-        return float(pack.done["wall_seconds"])
-    clocks = [t["wall_seconds"] for t in (pack.train, pack.eval) if t is not None and len(t.get("wall_seconds", ()))]
-    return max((float(clock[-1]) for clock in clocks), default=None)
-
-
 def duration(seconds: float | None) -> str:
     """'42.0 s', '5 min 03 s', '2 h 07 min'; a dash for None."""
     if seconds is None:
@@ -190,28 +171,21 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def _cost_row(pack: Pack) -> list[Child]:
-    seconds, done = wall_seconds(pack), pack.done or {}
-    members = len(pack.members)
-    speed = done.get("member_updates_per_second")
-    return [
-        pack.id,
-        pack.lanes or "–",
-        members,
-        f"{pack.last_step:,}",
-        duration(seconds),
-        duration(done.get("compile_seconds")),
-        "–" if speed is None else f"{speed:,.0f}",
-        "–" if seconds is None or not members else f"{seconds / members:,.1f}",
-    ]
-
-
 def plain(heads: Sequence[str], rows: Sequence[Sequence[Any]], name: str, numbers: set[int]) -> Markup:
     """A table of text; the columns in `numbers` are set to the right."""
     classes = ["n" if index in numbers else None for index in range(len(heads))]
     top = tag("tr", *(tag("th", head, class_=class_) for head, class_ in zip(heads, classes, strict=True)))
     body = [tag("tr", *(tag("td", cell, class_=c) for cell, c in zip(row, classes, strict=True))) for row in rows]
     return scroll(tag("table", tag("thead", top), tag("tbody", *body)), name)
+
+
+def shortened(heads: Sequence[str], rows: Sequence[Sequence[Any]], name: str, numbers: set[int]) -> Markup:
+    """A table of the first MAX_ROWS rows, the others folded away below it."""
+    first = plain(heads, rows[:MAX_ROWS], name, numbers)
+    if len(rows) <= MAX_ROWS:
+        return first
+    words = f"{name}: the other {len(rows) - MAX_ROWS} of {len(rows)}"
+    return join([first, tag("details", tag("summary", words), plain(heads, rows[MAX_ROWS:], words, numbers))])
 
 
 def scroll(table: Markup, name: str) -> Markup:
