@@ -5,6 +5,7 @@ import io
 import json
 from typing import Any
 
+from jaxdiff.io.report.looks import MAX_ROWS, is_large
 from jaxdiff.io.report.results import Estimate, Results, Setting
 
 FEW_SEEDS = 10
@@ -160,7 +161,9 @@ def as_text(results: Results) -> str:
     """The answer and the final table for a terminal; the same numbers as the page."""
     header = ["#", "setting", "seeds", "last: mean", "IQM", "95 % interval", "last 10: IQM", "best*: IQM", "non-finite"]
     lines = [header]
-    for rank, setting in enumerate(results.settings, 1):
+    count = len(results.settings)
+    shown = MAX_ROWS if is_large(results) else count
+    for rank, setting in enumerate(results.settings[:shown], 1):
         last, running, best = setting.last, setting.running, setting.best
         label = setting.label + (" (baseline)" if setting is results.baseline else "")
         label += " (unfinished)" if setting.provisional and last else ""
@@ -181,4 +184,5 @@ def as_text(results: Results) -> str:
         cells[1] = line[1].ljust(widths[1])
         table.append("  ".join(cells).rstrip())
     note = f"{results.quantity_name}; * highest evaluation of each seed, optimistic because chosen by what it reports"
-    return "\n".join([*table, note, "", *answer(results)]) + "\n"
+    left = [f"the other {count - shown} of {count} settings are in report.csv"] if shown < count else []
+    return "\n".join([*table, *left, note, "", *answer(results)]) + "\n"

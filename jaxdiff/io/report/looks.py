@@ -9,6 +9,7 @@ from jaxdiff.io.report.results import Results, Setting
 NUM_COLOURS = 8  # the theme's palette; more colours could not be told apart
 DASHES = (None, "7 4", "2 4", "10 3 2 3")  # by algorithm, so that colour is never the only cue
 MAX_LINES = 30  # with more settings than this, those beyond the palette are drawn as one band, and tables are folded
+MAX_ROWS = 20  # of a long table that are not folded away
 REST = -1  # identifies that band to the legend's button
 
 

@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 
 from jaxdiff.io.report import statistics, svg
-from jaxdiff.io.report.looks import is_large
+from jaxdiff.io.report.looks import MAX_ROWS, is_large
 from jaxdiff.io.report.markup import Child, Markup, join, tag
 from jaxdiff.io.report.results import Estimate, Results, Setting
 
 MAX_MATRIX = 12  # settings in the matrix of improvement; more would not fit a screen
-MAX_ROWS = 20  # of a long table that are not folded away
 FOREST = (170, 28)  # pixels of the little interval drawings
 
 
