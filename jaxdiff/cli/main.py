@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "work": ("jaxdiff.cli.work:main", "train the packs of a prepared study that are not finished"),
     "eval": ("jaxdiff.cli.evaluate:main", "roll out the policies of a run folder"),
     "plan": ("jaxdiff.cli.planning:main", "draw a planner's plans, how they come out of noise and what came of them"),
+    "status": ("jaxdiff.cli.status:main", "say what of a study is finished, running or failed, and how good it is"),
     "report": ("jaxdiff.cli.report:main", "write report.html from one or more run folders"),
     "rerun": ("jaxdiff.cli.run:rerun", "repeat a run folder from its run.json"),
     "bench": ("jaxdiff.cli.bench:main", "measure updates per second for each way of running lanes"),

@@ -137,8 +137,12 @@ def read_json_object(path: str | os.PathLike[str], keys: Iterable[str] = ()) -> 
     return value
 
 
-def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Reads every array of an npz file into memory, never unpickling.
+def read_npz(path: str | os.PathLike[str], names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+    """Reads the arrays of an npz file into memory, never unpickling.
+
+    Args:
+      path: the file.
+      names: only these, as far as they are there; None reads all.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -147,7 +151,8 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     try:
         # Opened here: np.load leaves the file open when it is not a whole zip.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            wanted = archive.files if names is None else [name for name in names if name in archive.files]
+            return {name: archive[name] for name in wanted}
     except (zipfile.BadZipFile, EOFError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is not a readable npz file ({error}); it was cut short or is not ours.") from error
 
