@@ -16,7 +16,7 @@ MANY_KEYS = 3
 PROFILE_SEEDS = 5  # with fewer, a profile has too few steps to say more than the table
 MAX_PROFILES = 5
 MIN_SEARCH = 8  # settings of an algorithm that has a budget curve of its own
-SIZE = (540, 340)
+SIZE = (430, 300)
 
 
 def parts(results: Results, looks: Mapping[str, Look]) -> list[Markup]:
@@ -97,9 +97,13 @@ def _budget(results: Results) -> Markup | None:
     chart = svg.drawing(frame, *drawn, label="expected score of the best of n settings")
     note = (
         "If only n settings, drawn at random from those of this study, had been tried: the expected score of the one "
-        "with the best mean over seeds. Exact, not simulated; band: 95 % bootstrap over seeds. Choosing by the seeds "
-        "that are reported flatters; dotted: every setting is chosen by all its seeds but one and scored by that one."
+        "with the best mean over seeds. Exact, not simulated"
     )
+    has_bands = any(np.isfinite(budget.low).any() for budget in budgets.values())
+    note += "; band: 95 % bootstrap over seeds." if has_bands else "; one seed of each gives no band."
+    note += " Choosing by the seeds that are reported flatters"
+    told = any(budget.held_out is not None for budget in budgets.values())
+    note += "; dotted: every setting is chosen by all its seeds but one and scored by that one." if told else "."
     caption = [tag("figcaption", tag("b", "Tuning budget")), tag("p", note, class_="note")]
     return tag("figure", *caption, chart, keys(listed), *[_budget_words(n, b) for n, b in budgets.items()])
 

@@ -55,12 +55,12 @@ def drawing(results: Results, looks: Mapping[str, Look]) -> Markup:
     columns.append(_score_column(results, scores, float(places[-1])))
     heights = np.stack([column.at for column in columns])  # [axes, N]
     rest = {setting.label for setting in folded(results, looks)}
-    lines = []
+    lines, crowd = [], min(1.0, (100 / len(shown)) ** 0.5)  # many lines must not add up to a solid area
     for index, (rank, setting) in reversed(list(enumerate(shown))):  # the best last, on top
         look = looks[setting.label]
         title = f"#{rank} {setting.label}: IQM {scores[index]:.1f}" if len(shown) <= MAX_TITLES else None
         standing = 1 - index / max(len(shown) - 1, 1)
-        weight = 1.0 if look.main else round(0.05 + 0.45 * standing**2, 2)
+        weight = 1.0 if look.main else round(0.04 + 0.46 * crowd * standing**2, 2)
         path = svg.path(zip(places, heights[:, index], strict=True))
         lines.append(
             tag(

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 
 import pytest
+from study_folder import make_study
 
 from jaxdiff.io.report import build_report
 
@@ -76,6 +77,15 @@ def test_legend_hides_and_shows_a_setting(run_folder, tmp_path):
     found = probe(build_report(run_folder), tmp_path, 1280, scheme=1)
     assert found["before"] == found["after"] > 0
     assert found["hidden"] == 0
+
+
+@pytest.mark.parametrize("width", [380, 1280])
+def test_page_of_a_large_study_fits_its_window_and_its_legend_works(tmp_path, width):
+    folder = make_study(tmp_path / "run", settings=40, seeds=5, evaluations=20, metrics=14)
+    found = probe(build_report(folder), tmp_path, width, scheme=1)
+    assert found["scroll"] <= found["inner"] == width
+    assert found["seen"] and found["small"] == 0
+    assert found["before"] == found["after"] > 0 and found["hidden"] == 0
 
 
 def test_dark_screens_get_dark_paper(run_folder, tmp_path):

@@ -210,5 +210,6 @@ def test_a_large_study_on_its_way_gives_a_page(tmp_path, what):
     }
     assert expected[what] in text
     assert ("Tuning budget" in text) == (what in ("half started", "one seed"))
+    assert ("one seed of each gives no band" in text) == (what == "one seed")
     if what != "one seed":
         assert "and 6 more" in text  # of the 10 settings of an unfinished pack, 4 are named
