@@ -32,6 +32,7 @@ EXTRAS = {
     "marl": (("jaxmarl",), "JaxMARL's environments"),
     "ode": (("diffrax",), "adaptive steps for the probability-flow ODE"),
     "wandb": (("wandb",), "logging to Weights & Biases"),
+    "storage": (("s3fs", "gcsfs"), "a --workdir on a bucket"),
     "bench": (("torch",), "timing plans beside PyTorch"),
     "dev": (("pytest",), "running the tests"),
 }

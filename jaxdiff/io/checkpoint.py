@@ -14,17 +14,14 @@ from pathlib import Path
 import shutil
 from types import TracebackType
 from typing import Any
-import zlib
 
 from absl import logging
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxdiff.io import files
+from jaxdiff.io import cards, files
 from jaxdiff.types import PyTree
-
-CARD = "card.json"
 
 Layout = dict[str, list[Any]]  # path of a leaf -> [dtype, shape]
 
@@ -134,7 +131,7 @@ class Checkpoints:
             if candidate not in self._cards:
                 raise ValueError(f"no checkpoint of step {step} in {self._directory}; steps: {sorted(self._cards)}.")
             folder, card = self._directory / str(candidate), self._cards[candidate]
-            damage = _damage(folder, card, checksums=True)
+            damage = cards.damage(folder, card, checksums=True)
             if damage is None:
                 _check_layout(folder, card["layout"], _layout(like))
                 return self._open().restore(candidate, args=ocp.args.StandardRestore(_placed(like)))
@@ -178,8 +175,8 @@ class Checkpoints:
         manager.reload()
         manager.save(step, args=ocp.args.StandardSave(tree), force=True)
         folder = self._directory / str(step)
-        card["files"] = {name: [os.path.getsize(folder / name), _crc(folder / name)] for name in _file_names(folder)}
-        files.write_json_atomic(folder / CARD, card)
+        card["files"] = cards.listed(folder)
+        files.write_json_atomic(folder / cards.CARD, card)
         self._cards[step] = card
         best = sorted(_scored(self._cards), key=lambda known: (self._cards[known]["score"], known), reverse=True)
         keep = {*sorted(self._cards)[-self._keep_last :], *best[: self._keep_best]}
@@ -200,10 +197,10 @@ class Checkpoints:
         for name in sorted((name for name in names if name.isdecimal()), key=int):
             folder = self._directory / name
             try:
-                card = files.read_json(folder / CARD)
-                damage = _damage(folder, card, checksums=False)
+                card = files.read_json(folder / cards.CARD)
+                damage = cards.damage(folder, card, checksums=False)
             except FileNotFoundError:
-                damage = f"it has no {CARD}: the run ended while writing or removing it"
+                damage = f"it has no {cards.CARD}: the run ended while writing or removing it"
             except ValueError as error:
                 damage = str(error)
             if damage is None:
@@ -214,31 +211,6 @@ class Checkpoints:
 
 def _scored(cards: dict[int, dict[str, Any]]) -> list[int]:
     return [step for step, card in cards.items() if card["score"] is not None]
-
-
-def _file_names(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != CARD)
-
-
-def _crc(path: Path) -> int:
-    value = 0
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            value = zlib.crc32(block, value)
-    return value
-
-
-def _damage(folder: Path, card: dict[str, Any], *, checksums: bool) -> str | None:
-    """What is wrong with the files the card names; None when nothing is."""
-    for name, (size, crc) in card["files"].items():
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != size:
-            return f"{name} has {path.stat().st_size} bytes, not {size}"
-        if checksums and _crc(path) != crc:
-            return f"the content of {name} changed since it was written"
-    return None
 
 
 def _host_copy(tree: PyTree) -> PyTree:
