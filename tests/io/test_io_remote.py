@@ -14,6 +14,11 @@ from jaxdiff.io.storage import Storage, is_remote
 from jaxdiff.io.uploads import Uploads
 
 
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch):
+    monkeypatch.setattr(files.os, "fsync", lambda handle: None)
+
+
 @pytest.fixture(params=["memory", "file"])
 def url(request, tmp_path):
     return f"memory://{uuid.uuid4().hex}/study" if request.param == "memory" else f"file://{tmp_path}/bucket/study"
@@ -156,10 +161,13 @@ def test_killed_between_any_two_files_loses_no_checkpoint_and_no_row(tmp_path, m
                 seen.add("done")
             else:
                 copy.pull_pack("p")
-                seen.add(newest := max(cards.whole_steps(copy.local.pack("p").checkpoints)))
+                newest = max(cards.whole_steps(copy.local.pack("p").checkpoints))
                 assert newest >= step // 2
                 rows = list(files.read_npz(copy.local.pack("p").train)["step"])
                 assert rows[: newest // 10] == list(range(10, newest + 1, 10))
+                if newest not in seen:
+                    assert_whole_to(copy.local.pack("p"), newest).checkpoints.close()
+                seen.add(newest)
             if not breaking.is_broken:
                 break
             after += 1
