@@ -33,6 +33,7 @@ EXTRAS = {
     "ode": (("diffrax",), "adaptive steps for the probability-flow ODE"),
     "wandb": (("wandb",), "logging to Weights & Biases"),
     "storage": (("s3fs", "gcsfs"), "a --workdir on a bucket"),
+    "export": (("pyarrow",), "Parquet tables of a study"),
     "bench": (("torch",), "timing plans beside PyTorch"),
     "dev": (("pytest",), "running the tests"),
 }

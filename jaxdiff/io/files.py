@@ -78,6 +78,15 @@ def write_json_atomic(path: str | os.PathLike[str], value: Any) -> None:
     write_atomic(path, lambda file: _write_bytes(file, content))
 
 
+def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:
+    """Writes text as UTF-8.
+
+    Raises:
+      OSError: see `write_atomic`.
+    """
+    write_atomic(path, lambda file: _write_bytes(file, text.encode()))
+
+
 def encode_json(value: Any) -> str:
     """Indented JSON; numpy scalars and arrays, paths and tuples become plain numbers, strings and lists.
 

@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from typing import BinaryIO
 
 from jaxdiff.io import files
 from jaxdiff.io.report.answer import as_csv, as_json, as_text
@@ -11,11 +10,12 @@ from jaxdiff.io.report.results import collect
 from jaxdiff.io.runs import Run, load_run
 
 
-def build_report(run_dir: str | os.PathLike[str]) -> Path:
+def build_report(run_dir: str | os.PathLike[str], *, refresh_seconds: float | None = None) -> Path:
     """Writes report.html, report.json and report.csv into a run folder, finished or not.
 
     Args:
       run_dir: a folder with a run.json.
+      refresh_seconds: a browser reads the page anew that often; None, the page of a study at rest: never.
 
     Returns:
       Path of report.html.
@@ -28,8 +28,8 @@ def build_report(run_dir: str | os.PathLike[str]) -> Path:
     results = collect(run)
     target = run.dir.report_html
     files.write_json_atomic(target.with_suffix(".json"), as_json(results))
-    _write_text(target.with_suffix(".csv"), as_csv(results))
-    _write_text(target, page(results))
+    files.write_text_atomic(target.with_suffix(".csv"), as_csv(results))
+    files.write_text_atomic(target, page(results, refresh_seconds))
     return target
 
 
@@ -43,13 +43,6 @@ def summary(run: Run) -> str:
       Lines for a terminal, ending in a newline.
     """
     return as_text(collect(run))
-
-
-def _write_text(path: Path, content: str) -> None:
-    def write(file: BinaryIO) -> None:
-        file.write(content.encode())
-
-    files.write_atomic(path, write)
 
 
 __all__ = ["build_report", "summary"]

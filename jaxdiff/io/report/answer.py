@@ -1,5 +1,6 @@
 """The sweep's answer in words and as a plain table: what the page says first and the terminal says last."""
 
+from collections.abc import Collection, Sequence
 import csv
 import io
 import json
@@ -177,12 +178,17 @@ def as_text(results: Results) -> str:
                 str(setting.num_nonfinite),
             ]
         )
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    table = []
-    for line in lines:
-        cells = [cell.rjust(width) for cell, width in zip(line, widths, strict=True)]
-        cells[1] = line[1].ljust(widths[1])
-        table.append("  ".join(cells).rstrip())
+    table = aligned(lines, left={1})
     note = f"{results.quantity_name}; * highest evaluation of each seed, optimistic because chosen by what it reports"
     left = [f"the other {count - shown} of {count} settings are in report.csv"] if shown < count else []
     return "\n".join([*table, *left, note, "", *answer(results)]) + "\n"
+
+
+def aligned(lines: Sequence[Sequence[str]], left: Collection[int]) -> list[str]:
+    """Rows of cells as lines with columns of one width, those in `left` set to the left."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rows = []
+    for line in lines:
+        cells = [c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
+        rows.append("  ".join(cells).rstrip())
+    return rows

@@ -9,8 +9,13 @@ from jaxdiff.io.report.markup import Child, Markup, join, tag
 from jaxdiff.io.report.results import Results
 
 
-def page(results: Results) -> str:
-    """One HTML document that refers to nothing outside itself."""
+def page(results: Results, refresh_seconds: float | None = None) -> str:
+    """One HTML document that refers to nothing outside itself.
+
+    Args:
+      results: what it shows.
+      refresh_seconds: a browser reads the page anew that often, while it is being rewritten; None: never.
+    """
     looks = assign_looks(results)
     parts = [
         sections.header(results),
@@ -29,10 +34,12 @@ def page(results: Results) -> str:
     ]
     stamp = results.run.stamp
     title = f"{stamp.get('study') or stamp.get('env') or results.run.dir.path.name} · jaxdiff report"
-    return document(title, parts)
+    return document(title, parts, refresh_seconds=refresh_seconds)
 
 
-def document(title: str, parts: Iterable[Child], *, style: str = "", script: str = "") -> str:
+def document(
+    title: str, parts: Iterable[Child], *, style: str = "", script: str = "", refresh_seconds: float | None = None
+) -> str:
     """A page in the report's looks that refers to nothing outside itself.
 
     Args:
@@ -40,11 +47,16 @@ def document(title: str, parts: Iterable[Child], *, style: str = "", script: str
       parts: what is on it.
       style: CSS beside the theme's.
       script: JavaScript beside the theme's.
+      refresh_seconds: a browser reads the page anew that often; None: never.
     """
+    again = None
+    if refresh_seconds is not None:
+        again = tag("meta", http_equiv="refresh", content=max(round(refresh_seconds), 1))
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        again,
         tag("title", title),
         tag("style", Markup(asset(__package__, "theme.css") + style)),
     )

@@ -138,12 +138,16 @@ def collect(run: Run) -> Results:
     """Arranges a run. Settings come best first: complete ones, then unfinished ones, then those without a number."""
     quantity = _quantity(run)
     grouped: dict[str, list[MemberResult]] = {}
-    for pack in run.packs:
-        for result in _pack_results(pack, quantity):
-            grouped.setdefault(result.member.label, []).append(result)
+    for result in member_results(run, quantity):
+        grouped.setdefault(result.member.label, []).append(result)
     settings = [_setting(label, members) for label, members in grouped.items()]
     settings.sort(key=lambda s: (s.last is None, s.provisional, -s.last.iqm if s.last else 0.0, s.label))
     return Results(run, quantity, tuple(settings), _baseline(settings), _dataset_mean(run, quantity))
+
+
+def member_results(run: Run, quantity: Quantity) -> list[MemberResult]:
+    """Every member, in the order of packs and lanes; without evaluations where its pack has not this quantity."""
+    return [result for pack in run.packs for result in _pack_results(pack, quantity)]
 
 
 def _quantity(run: Run) -> Quantity:
