@@ -1,6 +1,7 @@
-"""Diffusion policies in a point maze, on data that are made on the spot: the study of `jaxdiff demo`.
+"""Diffusion policies in a point maze, on data that are made on the spot: the study of `jaxdiff demo`, and a large one.
 
 jaxdiff sweep --config=pointmaze --sweep=demo
+jaxdiff sweep --config=pointmaze --sweep=large
 """
 
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from jaxdiff import points
 from jaxdiff.cli.settings import anneal_over_run, base_config
 
 
@@ -40,3 +42,18 @@ def sweep_demo() -> Iterator[dict[str, Any]]:
     for q_weight in (0.3, 1.0, 3.0):
         for seed in range(4):
             yield {"hparams.q_weight": q_weight, "seed": seed}
+
+
+def sweep_large() -> list[dict[str, Any]]:
+    """A diffusion policy against a deterministic one, each at 16 settings of two knobs times 8 seeds.
+
+    256 members of two programs, so small that many are trained in a minute.
+    """
+    size = {"num_updates": 300, "batch_size": 64, "model.critic_hidden": (32, 32)}
+    looks = {"eval_interval": 300, "eval_episodes": 8, "record_episodes": 1, "checkpoint_interval": 300}
+    policies = [
+        {"algorithm": "diffusion_ql", "model.policy.hidden": (32, 32), "hparams.q_start": 100.0},
+        {"algorithm": "td3_bc", "model.actor_hidden": (32, 32)},
+    ]
+    knobs = points.sobol({"hparams.lr": (3e-4, 1e-2, "log"), "hparams.q_weight": (0.1, 10.0, "log")}, 16)
+    return points.product(policies, [size | looks], knobs, points.seeds(8))

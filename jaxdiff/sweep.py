@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxdiff.types import PyTree
 
-MODES = ("vmap", "map", "shard", "pmap")
+MODES = ("vmap", "map", "shard", "pmap", "data")
 # Settings that decide how a run is organised or looked at, not what it computes.
 ORGANISATION = ("chunk", "eval_interval", "eval_episodes", "record_episodes", "checkpoint_interval")
 
@@ -57,7 +57,7 @@ def make_member(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> Memb
     organised or looked at (chunk length, intervals, number of evaluation episodes).
     """
     decisive = [key for key in config if key not in ORGANISATION]
-    shown = {key: value for key, value in overrides.items() if key not in ("seed", "algorithm")}
+    shown = {key: value for key, value in overrides.items() if key not in ("seed", "algorithm", *ORGANISATION)}
     swept = [f"{key.split('.')[-1]}={_brief(value)}" for key, value in shown.items()]
     return Member(
         id=content_hash({key: config.get(key) for key in decisive}),
@@ -118,7 +118,7 @@ def lane_of(tree: PyTree, index: int) -> PyTree:
 
 
 def lane_mesh(devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
-    """All devices on one axis, "lanes"."""
+    """All devices, those of other processes too, on one axis, "lanes"; in mode data it is the batch that they share."""
     devices = list(devices or jax.devices())
     return jax.make_mesh((len(devices),), ("lanes",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
 
@@ -139,6 +139,8 @@ def over_lanes(
       map    lanes one after another inside one program: for a device that one lane fills
       shard  lanes spread over the devices by `jax.shard_map`, no collectives; L a multiple of the devices
       pmap   the same through `jax.pmap`, for those who want it
+      data   lanes one after another on all devices at once, which share each batch: for a lane too slow on one device.
+             The function says what is shared, by `split_batch`; results are whole on every device
 
     Inside one device, shard and pmap take their lanes by vmap on an accelerator and one by one on a CPU.
 
@@ -164,6 +166,8 @@ def over_lanes(
     if mode in ("vmap", "map"):
         return jax.jit(by_vmap if mode == "vmap" else by_map, donate_argnums=donated)
     mesh = lane_mesh(devices)
+    if mode == "data":
+        return jax.jit(by_map, donate_argnums=donated, out_shardings=_everywhere(mesh))
     inner = by_map if mesh.devices.flat[0].platform == "cpu" else by_vmap
     if mode == "pmap":
         return _over_devices(inner, list(mesh.devices.flat), donated)
@@ -196,11 +200,54 @@ def _over_devices(
 
 
 def place(lanes: PyTree, mode: str, devices: Sequence[jax.Device] | None = None) -> PyTree:
-    """Puts stacked lanes on the device or, in the sharded modes, splits them over the devices (`NamedSharding`)."""
-    if mode not in ("shard", "pmap"):
+    """Puts stacked lanes where the mode wants them: on the device, split over the devices or, for data, on each."""
+    if mode in ("vmap", "map"):
         return jax.device_put(lanes)
-    sharding = jax.sharding.NamedSharding(lane_mesh(devices), jax.sharding.PartitionSpec("lanes"))
-    return jax.device_put(lanes, sharding)
+    mesh = lane_mesh(devices)
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("lanes"))
+    return _put(lanes, _everywhere(mesh) if mode == "data" else split)
+
+
+def replicate(tree: PyTree, mode: str, devices: Sequence[jax.Device] | None = None) -> PyTree:
+    """Puts what all lanes share on the device or, in the modes of several devices, one copy on each."""
+    return jax.device_put(tree) if mode in ("vmap", "map") else _put(tree, _everywhere(lane_mesh(devices)))
+
+
+def split_batch(batch_size: int, devices: Sequence[jax.Device] | None = None) -> Callable[[PyTree], PyTree]:
+    """Batch -> the same batch, each device holding its share of the B rows; for inside a program of mode data.
+
+    The compiler then divides the work on the batch, and adds up over the devices what is summed over it.
+
+    Raises:
+      ValueError: batch_size is no multiple of the devices.
+    """
+    mesh = lane_mesh(devices)
+    if batch_size % mesh.size:
+        near = max(batch_size // mesh.size, 1) * mesh.size
+        raise ValueError(
+            f"batch_size={batch_size} must be a multiple of the {mesh.size} devices that share a batch with lanes=data; "
+            f"try {near}."
+        )
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("lanes"))
+    return lambda batch: jax.lax.with_sharding_constraint(batch, rows)
+
+
+def _everywhere(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+
+def _put(tree: PyTree, sharding: jax.sharding.NamedSharding) -> PyTree:
+    """`jax.device_put`; where other processes have devices, each gives its own devices their part of what all have."""
+
+    def give(leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            return jax.device_put(leaf, sharding)
+        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(give(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+        here = np.asarray(leaf)
+        return jax.make_array_from_callback(here.shape, sharding, lambda index: here[index])
+
+    return jax.device_put(tree, sharding) if sharding.is_fully_addressable else jax.tree.map(give, tree)
 
 
 def choose_mode(seconds: Mapping[str, float]) -> str:
@@ -213,10 +260,3 @@ def candidate_modes(num_members: int, num_devices: int) -> tuple[str, ...]:
     """Modes worth probing: a lone member or a lone device leaves fewer."""
     modes = ["vmap"] + (["map"] if num_members > 1 else []) + (["shard"] if num_devices > 1 and num_members > 1 else [])
     return tuple(modes)
-
-
-def replicate(tree: PyTree, mode: str, devices: Sequence[jax.Device] | None = None) -> PyTree:
-    """Puts what all lanes share on the device or, in the sharded modes, one copy on each."""
-    if mode not in ("shard", "pmap"):
-        return jax.device_put(tree)
-    return jax.device_put(tree, jax.sharding.NamedSharding(lane_mesh(devices), jax.sharding.PartitionSpec()))

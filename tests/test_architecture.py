@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
-    "suggest": 0, "types": 0,
+    "points": 0, "suggest": 0, "types": 0,
     "diffusion": 1, "generative": 1, "networks": 1, "offloading": 1, "regions": 1, "rl": 1,
     "data": 2, "envs": 2,
     "algorithms": 3,

@@ -2,7 +2,8 @@
 
 A config file defines `get_config()`, or `get_config(arg)` for `--config=NAME:arg`, that returns a
 `ml_collections.ConfigDict`, and any number of studies: `sweep_<name>()` yields flat dotted dicts such as
-`{"hparams.lr": 1e-3, "seed": 2}`. `--config` takes a path, or the name of a config that ships with the package.
+`{"hparams.lr": 1e-3, "seed": 2}`, or `sweep(add)` calls `add(**{"hparams.lr": 1e-3})`. `--config` takes a path, or the
+name of a config that ships with the package.
 
 Every key is checked against the locked config before anything is traced, and an override is kept as it was given so
 that it can be written beside the results.
@@ -42,7 +43,7 @@ class Parsed:
     config_path: Path
     overrides: dict[str, Any]  # dotted key -> parsed value, in the order of the command line
     sweep: tuple[str, ...]  # names in sweeps(config_path)
-    workdir: Path | None
+    workdir: str | None  # a path or a URL, see `places`
     dry_run: bool
     lanes: str  # one of LANES
     flags: flags.FlagValues  # whatever else the command defined
@@ -50,7 +51,7 @@ class Parsed:
 
 def define_flags(flag_values: flags.FlagValues) -> None:
     """Define what every training command shares; `parse` adds `--config` and its keys."""
-    flags.DEFINE_list("sweep", [], "names of sweep_<name> functions of the config; several give their product",
+    flags.DEFINE_list("sweep", [], "names of sweep_<name> functions of the config, or *; several give their product",
                       flag_values=flag_values)  # fmt: skip
     flags.DEFINE_string("workdir", None, "run folder to write, or to go on with", flag_values=flag_values)
     flags.DEFINE_bool("dry_run", False, "print the plan and what it needs, train nothing", flag_values=flag_values)
@@ -119,8 +120,8 @@ def parse(argv: Sequence[str], flag_values: flags.FlagValues, usage: str = "") -
         raise ValueError(f"unexpected argument {positional[0]!r}; flags start with --, for example --config=NAME.")
     if flag_values.workdir == "":
         raise ValueError("--workdir is empty; give the folder to write, or leave the flag out for a new one in runs/.")
-    names = tuple(flag_values.sweep)
     known = sweeps(path)
+    names = tuple(known) if "*" in flag_values.sweep else tuple(flag_values.sweep)
     for name in names:
         if name not in known:
             raise KeyError(f"unknown sweep {name!r} in {path.name}; {did_you_mean(name, known)}")
@@ -130,7 +131,7 @@ def parse(argv: Sequence[str], flag_values: flags.FlagValues, usage: str = "") -
         config_path=path,
         overrides=dict(config_flags.get_override_values(flag_values["config"])),
         sweep=names,
-        workdir=None if flag_values.workdir is None else Path(flag_values.workdir).expanduser(),
+        workdir=flag_values.workdir,
         dry_run=flag_values.dry_run,
         lanes=flag_values.lanes,
         flags=flag_values,
@@ -183,10 +184,39 @@ def resolve(flag_value: str) -> tuple[Path, str | None]:
 
 
 def sweeps(config_path: Path) -> dict[str, SweepFunction]:
-    """The studies of a config file: `sweep_<name>` functions by name, in the order they are written."""
+    """The studies of a config file by name, in the order they are written.
+
+    `sweep_<name>` is the study of that name, and `sweep` the one named sweep. A function without parameters returns or
+    yields points. One with a parameter is called with `add`, and each `add(**{key: value})` is a point.
+
+    Raises:
+      ValueError: a function with more parameters, or both a `sweep` and a `sweep_sweep`.
+    """
     module = _load_module(config_path)
-    found = {key.removeprefix("sweep_"): value for key, value in vars(module).items() if key.startswith("sweep_")}
-    return {name: function for name, function in found.items() if callable(function)}
+    written = [key for key, value in vars(module).items() if re.fullmatch("sweep(_.+)?", key) and callable(value)]
+    if {"sweep", "sweep_sweep"} <= set(written):
+        raise ValueError(f"{config_path.name} has sweep() and sweep_sweep(), both named sweep; rename one of them.")
+    return {key.removeprefix("sweep_"): _without_parameters(getattr(module, key), key) for key in written}
+
+
+def _without_parameters(function: Callable[..., Any], name: str) -> SweepFunction:
+    """The function itself, or one that collects what it adds."""
+    needed = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+    if not needed:
+        return function
+    if len(needed) > 1:
+        raise ValueError(f"{name}{inspect.signature(function)} wants {len(needed)} arguments; it may have one, add.")
+
+    def collected() -> list[Mapping[str, Any]]:
+        points: list[Mapping[str, Any]] = []
+
+        def add(**point: Any) -> None:
+            points.append(point)
+
+        function(add)
+        return points
+
+    return collected
 
 
 def parse_overrides(config: ConfigDict, texts: Iterable[tuple[str, str]]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Keys of a config: whether they exist, what type they want, and a config with other values in them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 import copy
 import re
 from typing import Any
@@ -10,21 +10,49 @@ from ml_collections import ConfigDict
 from jaxdiff.suggest import did_you_mean
 
 
+class Overrider:
+    """A copy of a config in which the same keys are set again and again, for members that share them."""
+
+    def __init__(self, config: ConfigDict, keys: Collection[str]):
+        """Copies the config; the original stays as it is.
+
+        Raises:
+          KeyError: unknown key.
+          ValueError: a key that names a group.
+        """
+        self._copy = copy.deepcopy(config)
+        for key in keys:
+            check_key(self._copy, key)
+        self._places = {key: parent(self._copy, key) for key in keys}
+        self._types = {key: group.get_type(leaf) for key, (group, leaf) in self._places.items()}
+
+    def apply(self, values: Mapping[str, Any]) -> ConfigDict:
+        """The config with new values for all of the keys; it changes at the next call.
+
+        An int is taken for a float and a list for a tuple; nothing else is converted.
+
+        Raises:
+          ValueError: a value of the wrong type.
+        """
+        for key, value in values.items():
+            group, leaf = self._places[key]
+            wanted = self._types[key]
+            if wanted is type(None):  # what was None has taken the type of the value before
+                with group.ignore_type():
+                    group[leaf] = _coerce(key, value, wanted)
+            else:
+                group[leaf] = _coerce(key, value, wanted)
+        return self._copy
+
+
 def apply_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
     """A copy of the config with new values, for a member of a study; the original stays as it is.
 
-    An int is taken for a float and a list for a tuple; nothing else is converted.
-
     Raises:
       KeyError: unknown key.
-      ValueError: a value of the wrong type, or a key that names a group.
+      ValueError: a value of the wrong type, or a key that names a group; see `Overrider.apply`.
     """
-    result = copy.deepcopy(config)
-    for key, value in overrides.items():
-        check_key(config, key)
-        group, leaf = parent(result, key)
-        group[leaf] = _coerce(key, value, group.get_type(leaf))
-    return result
+    return Overrider(config, overrides).apply(overrides)
 
 
 def from_json(values: Mapping[str, Any]) -> ConfigDict:

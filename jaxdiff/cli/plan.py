@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
@@ -11,6 +11,9 @@ from jaxdiff import sweep as sweeps
 from jaxdiff.cli.overrides import from_json
 from jaxdiff.cli.study import make_members
 from jaxdiff.io import packlist, stamp
+
+if TYPE_CHECKING:
+    from jaxdiff.io.remote import Mirror
 
 MAX_LANES = 64
 
@@ -31,6 +34,7 @@ class Plan:
     wandb_project: str | None = None
     repeats: Path | None = None  # the run folder that this plan repeats
     is_only_prepared: bool = False  # other processes train it
+    mirror: "Mirror | None" = None  # where `workdir` is the local copy of a folder elsewhere
 
 
 def make_plan(
@@ -46,7 +50,7 @@ def make_plan(
     wandb_project: str | None = None,
 ) -> Plan:
     """Checks every member and cuts the study into packs; reads and writes nothing."""
-    members = make_members(config, points)
+    members = make_members(config, points, study)
     packs = cut(members, max_lanes)
     plain = [dict(point) for point in points]
     line = ["jaxdiff", *command]

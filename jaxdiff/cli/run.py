@@ -17,6 +17,8 @@ import sys
 from absl import flags
 
 from jaxdiff.cli import config as configs
+from jaxdiff.cli import places
+from jaxdiff.cli.places import Place
 from jaxdiff.cli.plan import MAX_LANES, Plan, as_in_folder, from_folder, listed, make_plan
 from jaxdiff.cli.pretrained import check_seeds, inherit
 from jaxdiff.cli.stopping import StopRequest
@@ -43,11 +45,13 @@ def rerun(argv: list[str]) -> int:
     folders = configs.parse_flags(argv, flag_values, __doc__ or "")
     if len(folders) != 1:
         raise ValueError(f"rerun takes one run folder, got {len(folders)}: jaxdiff rerun DIR")
-    plan = from_folder(Path(folders[0]), ["rerun", *argv])
+    there = places.to_work(folders[0])
+    plan = from_folder(there.folder, ["rerun", *argv])
     use_all_cores(plan.lanes)
     use_compilation_cache()
-    target = Path(flag_values.workdir or f"{str(folders[0]).rstrip('/')}-rerun")
-    again = dataclasses.replace(plan, workdir=target, repeats=Path(folders[0]), tensorboard=False, wandb_project=None)
+    here = places.to_write(flag_values.workdir or f"{folders[0].rstrip('/')}-rerun")
+    again = dataclasses.replace(plan, workdir=here.folder, mirror=here.mirror, repeats=there.folder,
+                                tensorboard=False, wandb_project=None)  # fmt: skip
     return execute(again)
 
 
@@ -59,8 +63,9 @@ def _run_command(name: str, argv: list[str]) -> int:
         return execute(plan)
     plan, _ = prepare(plan)
     members = sum(len(pack.members) for pack in plan.packs)
-    print(f"{plan.workdir}: {members} members in {len(plan.packs)} packs; nothing is trained yet.")
-    print(f"Here: jaxdiff work {plan.workdir}\nElsewhere: jaxdiff launch ENGINE {plan.workdir}")
+    name = plan.workdir if plan.mirror is None else plan.mirror.remote
+    print(f"{name}: {members} members in {len(plan.packs)} packs; nothing is trained yet.")
+    print(f"Here: jaxdiff work {name}\nElsewhere: jaxdiff launch ENGINE {name}")
     return 0
 
 
@@ -88,13 +93,14 @@ def plan_of(name: str, argv: list[str]) -> Plan | None:
         raise ValueError("train runs one member; use `jaxdiff sweep` with --sweep.")
     if name == "sweep" and not parsed.sweep:
         raise ValueError(f"--sweep is missing; {parsed.config_path.name} has: {', '.join(known) or 'no sweeps'}.")
-    points = product_of([known[study]() for study in parsed.sweep])
+    points = product_of({study: known[study]() for study in parsed.sweep})
     config = inherit(parsed.config, parsed.overrides)
     workdir = parsed.workdir or default_workdir(parsed.config_path.stem, parsed.sweep)
-    plan = make_plan([name, *argv], config, ",".join(parsed.sweep) or None, points, workdir, parsed.lanes,
+    place = Place(str(workdir), Path(workdir), None) if parsed.dry_run else places.to_write(workdir)
+    plan = make_plan([name, *argv], config, ",".join(parsed.sweep) or None, points, place.folder, parsed.lanes,
                      max_lanes=flag_values.max_lanes, tensorboard=flag_values.tensorboard,
                      wandb_project=flag_values.wandb_project)  # fmt: skip
-    plan = dataclasses.replace(plan, is_only_prepared=flag_values.prepare)
+    plan = dataclasses.replace(plan, is_only_prepared=flag_values.prepare, mirror=place.mirror)
     check_seeds(plan.config, [member.seed for pack in plan.packs for member in pack.members])
     use_all_cores(parsed.lanes)
     use_compilation_cache()
@@ -139,6 +145,8 @@ def execute(plan: Plan) -> int:
         return outcome.exit_code
     path = report.build_report(plan.workdir)
     print(report.summary(report.load_run(plan.workdir)))
+    if plan.mirror is not None:
+        plan.mirror.push("report.html", "report.json", "report.csv")
     print(f"\nreport: {path}")
     for pack, error in outcome.failed.items():
         print(f"jaxdiff: pack {pack} failed: {error}", file=sys.stderr)
@@ -164,4 +172,6 @@ def prepare(plan: Plan) -> tuple[Plan, Tasks]:
     facts = getattr(task.env, "facts", {})
     if facts:
         files.write_json_atomic(run.facts_json, {key: value for key, value in facts.items() if not callable(value)})
+    if plan.mirror is not None:
+        plan.mirror.push(*(name for name in ("facts.json", "packs.json", "run.json") if (run.path / name).is_file()))
     return plan, tasks

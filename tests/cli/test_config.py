@@ -9,6 +9,7 @@ import pytest
 
 from jaxdiff.cli import config as configs
 from jaxdiff.cli import overrides
+from jaxdiff.cli.study import make_members
 
 SOURCE = """
 from ml_collections import ConfigDict, config_dict
@@ -140,16 +141,55 @@ def test_sweeps_yield_flat_dicts(path):
     assert list(found["lr"]()) == [{"hparams.lr": 1e-3}, {"hparams.lr": 1e-4}]
 
 
+ADDING = """
+def sweep(add):
+    for lr in (1e-3, 1e-4):
+        add(**{"config.hparams.lr": lr})
+
+
+def sweep_best(add, seeds=2):
+    for seed in range(seeds):
+        add(seed=seed)
+"""
+
+
+def test_a_sweep_may_add_its_points(path):
+    path.write_text(SOURCE + ADDING)
+    found = configs.sweeps(path)
+    assert list(found) == ["lr", "seed", "sweep", "best"]
+    assert list(found["sweep"]()) == [{"config.hparams.lr": 1e-3}, {"config.hparams.lr": 1e-4}]
+    assert list(found["best"]()) == [{"seed": 0}, {"seed": 1}]
+    assert parse(f"--config={path}", "--sweep=sweep").sweep == ("sweep",)
+
+
+def test_a_star_is_every_sweep_of_the_config(path):
+    assert parse(f"--config={path}", "--sweep=*").sweep == ("lr", "seed")
+    path.write_text(SOURCE.partition("def sweep_lr")[0])
+    assert parse(f"--config={path}", "--sweep=*").sweep == ()
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("def sweep_x(add, more): pass", r"sweep_x\(add, more\) wants 2 arguments; it may have one, add"),
+        ("def sweep(): pass\ndef sweep_sweep(): pass", r"has sweep\(\) and sweep_sweep\(\), both named sweep"),
+    ],
+)
+def test_sweep_functions_that_cannot_be_called_are_refused(path, source, message):
+    path.write_text(f"{SOURCE}\n{source}\n")
+    with pytest.raises(ValueError, match=message):
+        configs.sweeps(path)
+
+
 def test_every_shipped_config_loads_and_its_sweeps_apply():
     assert configs.shipped()
     for name, file in configs.shipped().items():
         config = configs.load(name)
         assert config.is_locked, name
         for sweep, function in configs.sweeps(file).items():
-            members = list(function())
-            assert members, f"{name}: sweep_{sweep} is empty"
-            for member in members:
-                overrides.apply_overrides(config, member)
+            points = list(function())
+            assert points, f"{name}: sweep_{sweep} is empty"
+            make_members(config, points, sweep)
 
 
 def test_apply_overrides_leaves_the_original_and_follows_references(path):

@@ -4,11 +4,14 @@ import json
 from typing import Any
 
 from ml_collections import ConfigDict
+import numpy as np
 import pytest
 
-from jaxdiff.cli import overrides
+from jaxdiff import sweep
+from jaxdiff.cli import config as configs
+from jaxdiff.cli import overrides, study
 from jaxdiff.cli.settings import algorithm_settings, anneal_over_run, base_config, make_settings, with_algorithm
-from jaxdiff.cli.study import make_members, product_of, resolve
+from jaxdiff.cli.study import Resolver, make_members, product_of, resolve
 
 
 def locked(algorithm: str = "diffusion_ql", **changes: Any) -> ConfigDict:
@@ -18,7 +21,7 @@ def locked(algorithm: str = "diffusion_ql", **changes: Any) -> ConfigDict:
 
 
 def test_product_joins_every_point_of_one_study_with_every_point_of_the_others():
-    points = product_of([[{"a": 1}, {"a": 2}], ({"b": b, "c": 0} for b in (3, 4, 5))])
+    points = product_of({"one": [{"a": 1}, {"a": 2}], "two": ({"b": b, "c": 0} for b in (3, 4, 5))})
     assert len(points) == 6
     assert points[0] == {"a": 1, "b": 3, "c": 0}
     assert points[-1] == {"a": 2, "b": 5, "c": 0}
@@ -26,22 +29,34 @@ def test_product_joins_every_point_of_one_study_with_every_point_of_the_others()
 
 
 def test_no_study_is_the_one_empty_point():
-    assert product_of([]) == [{}]
+    assert product_of({}) == [{}]
 
 
 def test_one_study_is_itself():
     points = [{"a": 1}, {"a": 1, "b": 2}]
-    assert product_of([points]) == points
+    assert product_of({"only": points}) == points
 
 
-def test_two_studies_of_one_key_are_refused_by_its_name():
-    with pytest.raises(ValueError, match="both set 'seed'; give sweeps that touch different keys"):
-        product_of([[{"seed": 0, "a": 1}], [{"b": 2, "seed": 1}]])
+def test_a_leading_config_is_dropped_and_numpy_scalars_are_plain():
+    (point,) = product_of({"lr": [{"config.hparams.lr": np.float32(0.5), "seed": np.int64(3)}]})
+    assert point == {"hparams.lr": 0.5, "seed": 3}
+    assert [type(value) for value in point.values()] == [float, int]
 
 
-@pytest.mark.parametrize("studies", [[[]], [[{"a": 1}], []]])
-def test_a_study_without_points_is_refused(studies):
-    with pytest.raises(ValueError, match="a sweep has no points"):
+@pytest.mark.parametrize(
+    ("studies", "match"),
+    [
+        ({"x": [{"seed": 0, "a": 1}], "y": [{"b": 2, "seed": 1}]}, "sweep 'x' and sweep 'y' both set 'seed'; give"),
+        ({"x": [{"seed": 0}], "y": [{"b": 2}, {"config.seed": 1}]}, "sweep 'x' and sweep 'y' both set 'seed'"),
+        ({"x": []}, "sweep 'x' has no points"),
+        ({"x": [{"a": 1}], "y": []}, "sweep 'y' has no points"),
+        ({"x": [1e-3]}, "sweep 'x' has the point 0.001; a point is a flat dict"),
+        ({"x": [{3: 1}]}, "sweep 'x' has the point {3: 1}"),
+        ({"x": [{"seed": 1, "config.seed": 2}]}, "sets a key twice, with config. and without"),
+    ],
+)
+def test_studies_that_make_no_points_are_refused_by_their_names(studies, match):
+    with pytest.raises(ValueError, match=match):
         product_of(studies)
 
 
@@ -103,6 +118,84 @@ def test_a_key_of_the_other_algorithm_is_refused_in_a_point():
 def test_a_wrong_point_is_refused_before_anything_runs_even_as_the_last_one(point, error, match):
     with pytest.raises(error, match=match):
         make_members(locked(), [{"seed": 1}, point])
+
+
+def test_a_wrong_point_is_named_with_its_study():
+    points = [{"seed": 1}, {"seed": 2, "hparams.q_wieght": 1.0}]
+    with pytest.raises(KeyError) as caught:
+        make_members(locked(), points, "lr,seed")
+    assert caught.value.args[0].startswith("unknown config key 'hparams.q_wieght'; did you mean 'hparams.q_weight'?")
+    assert caught.value.args[0].endswith("It is in point 2 of sweep lr,seed, {'seed': 2, 'hparams.q_wieght': 1.0}.")
+
+
+def test_a_lone_run_has_no_point_to_name():
+    with pytest.raises(ValueError, match="batch_size=0; it must be at least 1.$"):
+        make_members(locked(batch_size=0), [{}])
+
+
+def referring() -> ConfigDict:
+    config = base_config("diffusion_ql")
+    config.hparams.lr = 1e-3
+    config.hparams.critic_lr = config.hparams.get_ref("lr")
+    config.eval_interval = config.get_ref("num_updates") // 10
+    config.note = None
+    return config.lock()
+
+
+def test_points_resolved_one_after_another_equal_each_resolved_alone():
+    points = [
+        {"hparams.lr": 5e-3},
+        {"seed": 4},
+        {"hparams.lr": 7e-3},
+        {"num_updates": 50, "seed": 1},
+        {"hparams.critic_lr": 2.0, "hparams.lr": 3.0},
+        {"num_updates": 90, "seed": 2},
+        {"hparams.critic_lr": 4, "hparams.lr": 5},
+        {"hparams.lr": 5, "hparams.critic_lr": 4},
+        {"algorithm": "diffusion_bc", "seed": 1},
+        {"algorithm": "diffusion_bc", "seed": 2},
+        {"note": "words"},
+        {"model.policy.hidden": [8, 8], "note": 3},
+        {"seed": 5},
+    ]
+    resolver = Resolver(referring())
+    assert [resolver.resolve(point) for point in points] == [resolve(referring(), point) for point in points]
+    assert resolver.resolve(points[2])["hparams"]["critic_lr"] == 7e-3
+    assert resolver.resolve(points[5])["eval_interval"] == 9
+    assert resolver.resolve({})["hparams"]["lr"] == 1e-3
+
+
+def test_a_refused_value_leaves_nothing_behind():
+    resolver = Resolver(locked())
+    with pytest.raises(ValueError, match="'hparams.lr' wants float"):
+        resolver.resolve({"hparams.q_weight": 9.0, "hparams.lr": "fast"})
+    assert resolver.resolve({"hparams.q_weight": 2.0, "hparams.lr": 0.5})["hparams"]["q_weight"] == 2.0
+    assert resolver.resolve({"hparams.lr": 0.5})["hparams"]["q_weight"] == 1.0
+
+
+def test_hundreds_of_members_are_checked_with_a_few_copies_of_the_config(monkeypatch):
+    copies = []
+    original = study.Overrider
+    monkeypatch.setattr(study, "Overrider", lambda config, keys: copies.append(1) or original(config, keys))
+    points = [
+        {"hparams.q_weight": q / 64, "seed": s, "batch_size": b} for q in range(64) for s in (1, 2) for b in (1, 2)
+    ]
+    members = make_members(locked(), points)
+    assert len({member.id for member in members}) == 256
+    assert len(copies) == 2
+
+
+def test_a_label_leaves_out_what_does_not_change_a_result():
+    (member,) = make_members(locked(), [{"eval_episodes": 4, "hparams.q_weight": 2.0, "seed": 1, "chunk": 10}])
+    assert member.label == "diffusion_ql q_weight=2"
+
+
+def test_the_study_that_shows_scale_is_256_members_of_two_programs():
+    members = make_members(configs.load("pointmaze"), configs.sweeps(configs.shipped()["pointmaze"])["large"]())
+    groups = sweep.group_members(members)
+    assert [len(group) for group in groups] == [128, 128]
+    assert len({member.label for member in members}) == 32
+    assert sorted({member.seed for member in members}) == list(range(8))
 
 
 def test_members_carry_the_points_and_the_whole_config():
