@@ -22,7 +22,8 @@ from absl import flags, logging
 
 from jaxdiff import sweep as sweeps
 from jaxdiff.cli import config as configs
-from jaxdiff.cli.plan import Plan, from_folder
+from jaxdiff.cli import places
+from jaxdiff.cli.plan import AUTO, Plan, from_folder, known_lanes
 from jaxdiff.cli.stopping import REQUEUE, StopRequest
 from jaxdiff.io import files, packlist, progress, stamp
 from jaxdiff.io.locks import held
@@ -41,7 +42,8 @@ def main(argv: list[str]) -> int:
     folders = configs.parse_flags(argv, flag_values, __doc__ or "")
     if len(folders) != 1:
         raise ValueError(f"work takes one run folder, got {len(folders)}: jaxdiff work DIR")
-    plan = from_folder(RunDir(folders[0]).path, ["work", *argv])
+    place = places.to_work(folders[0])
+    plan = dataclasses.replace(from_folder(place.folder, ["work", *argv]), mirror=place.mirror)
     packs = packlist.pick(chosen(plan, flag_values.packs), read_shard(flag_values.shard))
     use_all_cores(plan.lanes)
     use_compilation_cache()
@@ -141,7 +143,7 @@ def run_packs(plan: Plan, packs: Sequence[sweeps.Pack], tasks: Tasks, stop: Call
             def show(step: int, bad: int, note: str, base: int = done, lost: int = frozen, n: int = size) -> None:
                 bar.update(base + step * n, lost + bad, note)
 
-            with _taken(run.pack(pack.id), outcome) as is_ours:
+            with _taken(plan, run.pack(pack.id), outcome) as is_ours:
                 if is_ours:
                     frozen += _try_pack(plan, pack, tasks, show, stop, outcome)
             if outcome.is_stopped or (stop() and pack is not packs[-1]):
@@ -153,13 +155,15 @@ def run_packs(plan: Plan, packs: Sequence[sweeps.Pack], tasks: Tasks, stop: Call
 
 
 @contextlib.contextmanager
-def _taken(folder: PackDir, outcome: Outcome) -> Iterator[bool]:
+def _taken(plan: Plan, folder: PackDir, outcome: Outcome) -> Iterator[bool]:
     """Whether the pack is ours to train: it is not finished, and nobody else is at it."""
     if folder.is_done():
         yield False
         return
     with held(folder.lock) as is_ours:
         outcome.passed += not is_ours
+        if is_ours and plan.mirror is not None:
+            plan.mirror.pull_pack(folder.id)
         yield is_ours and not folder.is_done()
 
 
@@ -185,28 +189,41 @@ def _try_pack(
         line = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
         with contextlib.suppress(OSError):  # the disk may be what failed
             files.write_json_atomic(folder.failed, {"error": line, "time": now, "host": platform.node()})
+            if plan.mirror is not None:
+                plan.mirror.push_pack(pack.id)
         return 0
-    folder.failed.unlink(missing_ok=True)
     outcome.finished += 1
     return lost
 
 
 def _train(plan: Plan, pack: sweeps.Pack, tasks: Tasks, show: Show, stop: Callable[[], bool]) -> int:
-    from jaxdiff.cli.pack import PackRun
+    from jaxdiff.cli.pack import PackRun, Stopped
+    from jaxdiff.io.uploads import Uploads
 
     run = RunDir(plan.workdir)
     work = PackRun(pack, tasks.get(pack.members[0].config), run.pack(pack.id), lanes_of(plan, pack))
     work.loggers = _loggers(plan, run, pack, work.step)
-    try:
-        work.run(show, stop)
-    finally:
+    stopped: Stopped | None = None
+    with contextlib.ExitStack() as stack:
         for logger in work.loggers:
-            logger.close()
+            stack.callback(logger.close)
+        uploads = None if plan.mirror is None else stack.enter_context(Uploads(plan.mirror, pack.id))
+        if uploads is not None:
+            work.on_checkpoint = uploads.after
+        try:
+            work.run(show, stop)
+            run.pack(pack.id).failed.unlink(missing_ok=True)
+        except Stopped as told:
+            stopped = told
+        if uploads is not None:
+            uploads.finish()
+    if stopped is not None:
+        raise stopped
     return len(work.frozen_at)
 
 
 def lanes_of(plan: Plan, pack: sweeps.Pack) -> str:
-    """How the pack's lanes run: as the repeated pack's did, or another's of its group here, else as the plan says.
+    """How the pack's lanes run: as the repeated pack's did, or as was measured or chosen for its group here.
 
     Another mode may differ in the last bits, so what one worker's probe found holds for all.
     """
@@ -214,8 +231,9 @@ def lanes_of(plan: Plan, pack: sweeps.Pack) -> str:
         known = RunDir(plan.repeats).pack(pack.id).pack_json
         if known.is_file():
             return str(read_plan(known)["lanes"])
-    if plan.lanes != "auto":
-        return plan.lanes
+    lanes = known_lanes(plan, pack)
+    if lanes != AUTO:
+        return lanes
     group, run = sweeps.group_id(pack.members[0]), RunDir(plan.workdir)
     for other in plan.packs:
         path = run.pack(other.id).pack_json

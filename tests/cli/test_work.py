@@ -1,5 +1,6 @@
 """Workers: a prepared study trained by anyone, in any order, stopped, failed, held by others or made wider."""
 
+import dataclasses
 import os
 from pathlib import Path
 import signal
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxdiff.cli import main as cli
-from jaxdiff.cli import work
+from jaxdiff.cli import places, work
 from jaxdiff.cli.pack import PackRun
 from jaxdiff.cli.plan import from_folder
 from jaxdiff.cli.stopping import REQUEUE, StopRequest
@@ -192,6 +193,26 @@ def test_a_narrower_study_is_refused_before_anything_is_written(grown, tmp_path,
     assert cli.main(["sweep", *grown, "--sweep=other", f"--workdir={folder}"]) == 2
     assert "holds another run: its pack" in capsys.readouterr().err
     assert (folder / "run.json").read_bytes() == before
+
+
+def test_a_study_under_a_url_is_trained_from_two_machines(study, trained, tmp_path, monkeypatch):
+    """Two scratch folders stand for two machines, and a folder behind fsspec for the bucket."""
+    url = f"file://{tmp_path / 'bucket' / 'run'}"
+    (tmp_path / "bucket").mkdir()
+    monkeypatch.setenv("JAXDIFF_SCRATCH", str(tmp_path / "first"))
+    assert cli.main(["sweep", *study, f"--workdir={url}", "--prepare"]) == 0
+    assert cli.main(["work", url, "--shard=0/2"]) == 0
+    monkeypatch.setenv("JAXDIFF_SCRATCH", str(tmp_path / "second"))
+    asked = [False, True]
+    place = places.to_work(url)
+    plan = dataclasses.replace(from_folder(place.folder, ["work"]), mirror=place.mirror)
+    stopped = work.run_packs(plan, plan.packs[1:], work.Tasks(plan), lambda: asked.pop(0) or True)
+    assert stopped.is_stopped
+    monkeypatch.setenv("JAXDIFF_SCRATCH", str(tmp_path / "third"))
+    assert cli.main(["work", url]) == 0
+    assert RunDir(tmp_path / "bucket" / "run").is_done()
+    monkeypatch.setenv("JAXDIFF_SCRATCH", str(tmp_path / "reader"))
+    assert_same(numbers(trained), numbers(places.to_read(url).folder))
 
 
 def test_packs_of_a_group_compile_once(grown, tmp_path, monkeypatch):

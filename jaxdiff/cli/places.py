@@ -1,0 +1,67 @@
+"""Run folders as commands are given them, a path or a URL, and the local folders that commands work on."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from jaxdiff.io.storage import is_remote
+
+if TYPE_CHECKING:
+    from jaxdiff.io.remote import Mirror
+
+
+class Place(NamedTuple):
+    """Where a run is."""
+
+    name: str  # as it was given: for people
+    folder: Path  # on this machine
+    mirror: "Mirror | None"  # of a URL: what is in `folder` comes from there and goes there
+
+
+def to_write(name: str | Path) -> Place:
+    """The place of a run that is to be made, widened or gone on with.
+
+    Raises:
+      OSError: the URL cannot be written.
+      ImportError, ValueError: see `Mirror`.
+    """
+    place = _place(name)
+    if place.mirror is not None:
+        place.mirror.check_writable()
+        if "run.json" in place.mirror.storage.list():
+            place.mirror.pull_study()
+    return place
+
+
+def to_work(name: str | Path) -> Place:
+    """The place of a study that is there, with what a worker must know of it.
+
+    Raises:
+      OSError: the URL has no study, or cannot be read.
+      ImportError, ValueError: see `Mirror`.
+    """
+    place = _place(name)
+    if place.mirror is not None:
+        place.mirror.pull_study()
+    return place
+
+
+def to_read(name: str | Path) -> Place:
+    """The place of a run with its results, of unfinished packs as of their newest checkpoint; no checkpoints.
+
+    Raises:
+      OSError: the URL has no run, or cannot be read.
+      ImportError, ValueError: see `Mirror`.
+    """
+    place = _place(name)
+    if place.mirror is not None:
+        place.mirror.pull_results()
+    return place
+
+
+def _place(name: str | Path) -> Place:
+    if not is_remote(name):
+        return Place(str(name), Path(name).expanduser(), None)
+    from jaxdiff.io.remote import Mirror, scratch_of
+
+    mirror = Mirror(str(name), scratch_of(str(name)))
+    return Place(mirror.remote, mirror.local.path, mirror)
