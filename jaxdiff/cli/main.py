@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("jaxdiff.cli.planning:main", "draw a planner's plans, how they come out of noise and what came of them"),
     "status": ("jaxdiff.cli.status:main", "say what of a study is finished, running or failed, and how good it is"),
     "report": ("jaxdiff.cli.report:main", "write report.html from one or more run folders"),
+    "compare": ("jaxdiff.cli.compare:main", "say what settings gain or lose from one run folder to another"),
     "rerun": ("jaxdiff.cli.run:rerun", "repeat a run folder from its run.json"),
     "bench": ("jaxdiff.cli.bench:main", "measure updates per second for each way of running lanes"),
     "gallery": ("jaxdiff.cli.gallery:main", "draw samplers, schedules and guidance on known densities: one page"),
