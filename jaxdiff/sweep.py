@@ -201,11 +201,17 @@ def _over_devices(
 
 def place(lanes: PyTree, mode: str, devices: Sequence[jax.Device] | None = None) -> PyTree:
     """Puts stacked lanes where the mode wants them: on the device, split over the devices or, for data, on each."""
+    sharding = lane_sharding(mode, devices)
+    return jax.device_put(lanes) if sharding is None else _put(lanes, sharding)
+
+
+def lane_sharding(mode: str, devices: Sequence[jax.Device] | None = None) -> jax.sharding.NamedSharding | None:
+    """How the mode lays out stacked lanes over several devices; None for modes of one device."""
     if mode in ("vmap", "map"):
-        return jax.device_put(lanes)
+        return None
     mesh = lane_mesh(devices)
-    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("lanes"))
-    return _put(lanes, _everywhere(mesh) if mode == "data" else split)
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("lanes"))
+    return _everywhere(mesh) if mode == "data" else rows
 
 
 def replicate(tree: PyTree, mode: str, devices: Sequence[jax.Device] | None = None) -> PyTree:
@@ -225,7 +231,7 @@ def split_batch(batch_size: int, devices: Sequence[jax.Device] | None = None) ->
     if batch_size % mesh.size:
         near = max(batch_size // mesh.size, 1) * mesh.size
         raise ValueError(
-            f"batch_size={batch_size} must be a multiple of the {mesh.size} devices that share a batch with lanes=data; "
+            f"batch_size={batch_size} must be a multiple of the {mesh.size} devices that share it with lanes=data; "
             f"try {near}."
         )
     rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("lanes"))

@@ -177,7 +177,7 @@ def test_every_mode_works_on_one_device(mode):
 
 
 def test_an_unknown_mode_names_the_known_ones():
-    with pytest.raises(ValueError, match="lanes='xmap'; allowed: auto, vmap, map, shard, pmap"):
+    with pytest.raises(ValueError, match="lanes='xmap'; allowed: auto, vmap, map, shard, pmap, data"):
         sweep.over_lanes(lambda lane: lane, "xmap")
 
 

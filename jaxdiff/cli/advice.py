@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 from jaxdiff import sweep, train
+from jaxdiff.cli import hosts
 from jaxdiff.cli.settings import algorithm_module, make_settings
 
 
@@ -17,6 +18,6 @@ def warn(lanes: train.Lane, configs: Sequence[Mapping[str, Any]]) -> None:
     for i, config in enumerate(configs):
         advise = getattr(algorithm_module(config["algorithm"]), "advise", None)
         if advise is not None:
-            told.update(dict.fromkeys(advise(make_settings(config)[0], sweep.lane_of(lanes.state, i))))
-    for sentence in told:
+            told.update(dict.fromkeys(advise(make_settings(config)[0], hosts.gather(sweep.lane_of(lanes.state, i)))))
+    for sentence in told if hosts.is_first() else ():
         print(f"jaxdiff: warning: {sentence}", file=sys.stderr)

@@ -30,7 +30,7 @@ import numpy as np
 from jaxdiff import data, sweep
 from jaxdiff.cli import config as configs
 from jaxdiff.cli.flops import matrix_flops, matrix_peak
-from jaxdiff.cli.pack import Programs, make_programs
+from jaxdiff.cli.programs import Programs, make_programs
 from jaxdiff.cli.run import use_all_cores
 from jaxdiff.cli.task import Task, make_algorithm
 from jaxdiff.io import files, stamp
@@ -78,7 +78,7 @@ def main(argv: list[str]) -> int:
     """
     flag_values = flags.FlagValues()
     flags.DEFINE_list("lanes", ["1", "2", "4", "8", "16"], "numbers of lanes", flag_values=flag_values)
-    flags.DEFINE_list("modes", list(sweep.MODES), "ways to run them", flag_values=flag_values)
+    flags.DEFINE_list("modes", [m for m in sweep.MODES if m != "data"], "ways to run them", flag_values=flag_values)
     flags.DEFINE_integer("updates", 0, "per measurement; 0: as many as take --seconds", 0, flag_values=flag_values)
     flags.DEFINE_float("seconds", 2.0, "shortest measurement", 0.0, flag_values=flag_values)
     flags.DEFINE_integer("repeats", 3, "measurements of each row", 1, flag_values=flag_values)
@@ -90,7 +90,7 @@ def main(argv: list[str]) -> int:
         raise ValueError(f"unexpected argument {positional[0]!r}; bench takes flags only, see jaxdiff bench --help.")
     wanted = rows_wanted(flag_values.lanes, flag_values.modes)
     config = configs.load(flag_values.config, overrides).to_dict()
-    use_all_cores("shard" if {"shard", "pmap"} & {mode for _, mode in wanted} else "vmap")
+    use_all_cores("shard" if {"shard", "pmap", "data"} & {mode for _, mode in wanted} else "vmap")
     task = make_task(config)
     peak = matrix_peak()
     update = _one_update(task, config)

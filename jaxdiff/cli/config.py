@@ -27,7 +27,7 @@ import jaxdiff
 from jaxdiff.cli.overrides import check_keys, parent
 from jaxdiff.suggest import did_you_mean
 
-LANES = ("auto", "vmap", "map", "shard", "pmap")
+LANES = ("auto", "vmap", "map", "shard", "pmap", "data")
 SweepFunction = Callable[[], Iterable[Mapping[str, Any]]]
 
 _CONFIG_HELP = """  --config: path of a config file, or a shipped name ({names}); NAME:arg is passed on to get_config

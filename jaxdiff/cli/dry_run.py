@@ -10,12 +10,14 @@ import time
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxdiff import envs, sweep
-from jaxdiff.cli.pack import Programs, choose_programs, fresh_lanes, make_evaluation, seconds_per_update
-from jaxdiff.cli.plan import Plan
+from jaxdiff.cli.memory import device_bytes, member_bytes, num_bytes, workspace
+from jaxdiff.cli.plan import Plan, known_lanes
+from jaxdiff.cli.programs import choose_programs, fresh_lanes, make_evaluation, seconds_per_update
 from jaxdiff.cli.task import Task, make_task
+from jaxdiff.cli.width import in_words, measured
+from jaxdiff.io.packlist import Width
 from jaxdiff.io.report.tables import duration
 from jaxdiff.types import PyTree
 
@@ -35,6 +37,7 @@ class Estimate:
     evaluation_seconds: float  # of one evaluation of the first pack
     state_bytes: int  # of one member
     workspace_bytes: int | None  # of the first pack's program beyond its state; None where the backend does not say
+    width: Width | None = None  # where it was measured
 
     @property
     def num_members(self) -> int:
@@ -65,14 +68,27 @@ class Estimate:
         return self._weight * self.num_evaluations * self.evaluation_seconds
 
     @property
+    def compiling_seconds(self) -> float:
+        return self.shapes * self.compile_seconds
+
+    @property
     def total_seconds(self) -> float:
-        return self.training_seconds + self.evaluating_seconds + self.shapes * self.compile_seconds
+        return self.training_seconds + self.evaluating_seconds + self.compiling_seconds
+
+    def seconds_of_a_worker(self, workers: int) -> float:
+        """What one of several workers has to do: its share of the packs, rounded up to whole ones, and all compiles."""
+        share = math.ceil(len(self.packs) / workers) / len(self.packs)
+        return share * (self.training_seconds + self.evaluating_seconds) + self.compiling_seconds
+
+    @property
+    def pack_bytes(self) -> int:
+        """The first pack's state and workspace."""
+        return self.state_bytes * len(self.packs[0].members) + (self.workspace_bytes or 0)
 
     @property
     def peak_bytes(self) -> int:
         """The first pack's state and workspace, and the data."""
-        pack = self.state_bytes * len(self.packs[0].members)
-        return pack + (self.workspace_bytes or 0) + num_bytes(self.task.dataset)
+        return self.pack_bytes + num_bytes(self.task.dataset)
 
     @property
     def _weight(self) -> float:
@@ -81,7 +97,13 @@ class Estimate:
 
 def describe(plan: Plan) -> str:
     """The plan, group by group, and its totals, as text for a terminal. Compiles and measures one pack per group."""
-    groups = [estimate(packs, plan.lanes) for packs in packs_by_group(plan.packs)]
+    plan = measured(plan, make_task)
+    groups = [
+        dataclasses.replace(
+            estimate(packs, known_lanes(plan, packs[0])), width=plan.widths.get(sweep.group_id(packs[0].members[0]))
+        )
+        for packs in packs_by_group(plan.packs)
+    ]
     members = _count(sum(len(pack.members) for pack in plan.packs), "member")
     cut = f"{_count(len(groups), 'group')} that share a program, {_count(len(plan.packs), 'pack')}"
     lines = [
@@ -90,11 +112,9 @@ def describe(plan: Plan) -> str:
     ]
     for number, group in enumerate(groups, 1):
         lines += ["", f"group {number}: {', '.join(_labels(group))}", *_details(group)]
-    loops = _count(sum(group.shapes for group in groups), "update loop")
-    seconds = duration(sum(group.total_seconds for group in groups))
     lines += [
         "",
-        f"total: {loops} to compile, about {seconds}; checkpoints and report come on top",
+        *_totals(groups, plan.workers),
         f"memory: {_size(max(group.peak_bytes for group in groups))} at most at a time{_room()}",
     ]
     return "\n".join(lines)
@@ -121,7 +141,7 @@ def estimate(packs: Sequence[sweep.Pack], lanes: str) -> Estimate:
     members = packs[0].members
     task = make_task(members[0].config)
     programs, probe = choose_programs(task, members, lanes)
-    workspace = _workspace(programs)
+    workspace_bytes = workspace(programs)
     update_seconds = probe[programs.mode] if probe else seconds_per_update(programs)
     compile_seconds, evaluation_seconds = _evaluation_seconds(task, members, programs.mode)
     if isinstance(task.env, envs.HostEnv):
@@ -135,26 +155,8 @@ def estimate(packs: Sequence[sweep.Pack], lanes: str) -> Estimate:
         update_seconds=update_seconds,
         evaluation_seconds=evaluation_seconds,
         state_bytes=member_bytes(task, members[0]),
-        workspace_bytes=workspace,
+        workspace_bytes=workspace_bytes,
     )
-
-
-def member_bytes(task: Task, member: sweep.Member) -> int:
-    """Bytes of one member's lane: parameters, targets, optimiser, hyperparameters, key."""
-    return num_bytes(jax.eval_shape(lambda: fresh_lanes(task, [member], "vmap")))
-
-
-def num_bytes(tree: PyTree) -> int:
-    """Bytes of the arrays, or shapes of arrays, in a pytree."""
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-def _workspace(programs: Programs) -> int | None:
-    lower = getattr(programs.chunk, "lower", None)  # pmap's wrapper has none
-    if lower is None:
-        return None
-    analysis = lower(programs.lanes, np.int32(0), programs.dataset).compile().memory_analysis()
-    return None if analysis is None else int(analysis.temp_size_in_bytes)
 
 
 def _evaluation_seconds(task: Task, members: Sequence[sweep.Member], mode: str) -> tuple[float, float]:
@@ -180,6 +182,17 @@ def _seconds(evaluation: Any, lanes: PyTree, step: int) -> float:
     return time.perf_counter() - start
 
 
+def _totals(groups: Sequence[Estimate], workers: int) -> list[str]:
+    seconds = sum(group.total_seconds for group in groups)
+    loops = _count(sum(group.shapes for group in groups), "update loop")
+    hours = f"{seconds * jax.device_count() / 3600:.2g} device-hours"
+    total = f"total: {loops} to compile, about {duration(seconds)}, {hours}; checkpoints and report come on top"
+    if workers == 1:
+        return [total]
+    share = duration(sum(group.seconds_of_a_worker(workers) for group in groups))
+    return [total, f"{workers} workers like this one: about {share}, each compiling what it trains"]
+
+
 def _details(group: Estimate) -> list[str]:
     config, dataset, info = group.config, group.task.dataset, group.task.info
     name = config["dataset"] if info is None else info.name
@@ -190,14 +203,17 @@ def _details(group: Estimate) -> list[str]:
     loops = f"{_count(group.shapes, 'update loop')}, {duration(group.compile_seconds)} each"
     times = f"{_count(group.num_evaluations, 'time')}, {int(config['eval_episodes'])} episodes per member"
     sizes = " + ".join(str(len(pack.members)) for pack in group.packs)
+    each = duration(group.training_seconds / group.num_members)
     early = "; less where episodes end early" if isinstance(group.task.env, envs.HostEnv) else ""
     return [
         f"  members   {group.num_members} in {_count(len(group.packs), 'pack')} of {sizes}",
         f"  task      {config['env']}; data {name}, {rows:,} transitions, {_size(num_bytes(dataset))}",
         f"  lanes     {group.mode}" + (f"; probe, per update of a pack: {probed}" if probed else ""),
-        f"  memory    {_size(group.state_bytes)} of state per member; workspace of a pack {workspace}",
+        *([] if group.width is None else [f"  width     {in_words(group.width)}"]),
+        f"  memory    {_size(group.state_bytes)} of state per member; workspace of a pack {workspace}; "
+        f"{_size(-(-group.pack_bytes // len(group.packs[0].members)))} per member in all",
         f"  compile   {loops} with probe and evaluation; less where the compilation cache has them",
-        f"  train     {int(config['num_updates']):,} updates: {duration(group.training_seconds)} at {speed}",
+        f"  train     {int(config['num_updates']):,} updates: {duration(group.training_seconds)} at {speed}, {each} per member",
         f"  evaluate  {times}: {duration(group.evaluating_seconds)}, from a few environment steps{early}",
     ]
 
@@ -209,8 +225,9 @@ def _labels(group: Estimate) -> list[str]:
 
 def _room() -> str:
     """How much the device has, where it says."""
-    limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
-    return "" if limit is None else f" of the {_size(limit)} that each device gives JAX"
+    limit = device_bytes()
+    where = "this machine has to spare" if jax.devices()[0].platform == "cpu" else "each device gives JAX"
+    return "" if limit is None else f" of the {_size(limit)} that {where}"
 
 
 def _count(number: int, noun: str) -> str:

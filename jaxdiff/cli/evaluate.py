@@ -24,7 +24,7 @@ import numpy as np
 from jaxdiff import sweep
 from jaxdiff.cli import config as configs
 from jaxdiff.cli.advice import warn
-from jaxdiff.cli.pack import make_evaluation
+from jaxdiff.cli.programs import make_evaluation
 from jaxdiff.cli.restore import (
     SETTABLE,
     apply_settings,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from jaxdiff import train
+from jaxdiff import sweep, train
 from jaxdiff.cli.settings import is_online, setting
 from jaxdiff.data import Segment
 from jaxdiff.envs import HostEnv
@@ -21,11 +21,17 @@ class Loop(NamedTuple):
     chunk: train.Chunk
 
 
-def make_loop(config: Mapping[str, Any], algorithm: Algorithm, env: Env | HostEnv) -> Loop:
+def make_loop(config: Mapping[str, Any], algorithm: Algorithm, env: Env | HostEnv, mode: str = "vmap") -> Loop:
     """The loop of a config. An algorithm that must decide for itself trains on-policy, any other as config.online says.
 
+    Args:
+      config: resolved.
+      algorithm: what trains.
+      env: where an online loop acts.
+      mode: how its lanes will run; data divides each batch over the devices.
+
     Raises:
-      ValueError: sizes out of range, or an online loop with a simulator that runs on the host.
+      ValueError: sizes out of range, an online loop with a simulator that runs on the host or in mode data.
     """
     batch_size = int(config["batch_size"])
     if not is_online(config):
@@ -34,8 +40,15 @@ def make_loop(config: Mapping[str, Any], algorithm: Algorithm, env: Env | HostEn
                 f"{config['algorithm']} learns from its own rollouts, and config.online.num_envs=0; set it, for "
                 "example --config.online.num_envs=32."
             )
+        constrain = sweep.split_batch(batch_size) if mode == "data" else lambda batch: batch
         return Loop(
-            lambda hparams, seed: train.init_lane(algorithm, hparams, seed), train.make_chunk(algorithm, batch_size)
+            lambda hparams, seed: train.init_lane(algorithm, hparams, seed),
+            train.make_chunk(algorithm, batch_size, constrain=constrain),
+        )
+    if mode == "data":
+        raise ValueError(
+            f"lanes=data divides the batches of a dataset over the devices, and {config['algorithm']} learns online "
+            "here; use lanes=shard."
         )
     if isinstance(algorithm.window, Segment):
         raise ValueError(

@@ -24,7 +24,7 @@ from jaxdiff.cli import config as configs
 from jaxdiff.cli import run as training
 from jaxdiff.cli.choose import Chosen, check_planner, choose_member
 from jaxdiff.cli.evaluate import FIRST_INDEX
-from jaxdiff.cli.pack import evaluation_key
+from jaxdiff.cli.programs import evaluation_key
 from jaxdiff.cli.restore import Restored, parse_settings, read_plans, restore_pack
 from jaxdiff.envs import HostEnv
 from jaxdiff.evaluate import make_host_rollout, make_planning, make_rollout, normalised_scores

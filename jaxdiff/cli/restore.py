@@ -203,7 +203,7 @@ def restore(
       checkpoints: of the pack.
       plan: the pack's pack.json.
       wanted: last, best, or a step.
-      num_devices: where the pack was trained: sharded lanes were padded to a multiple of it.
+      num_devices: where the pack was trained: older checkpoints of sharded lanes are padded to a multiple of it.
       trained: the start of a lane as it was trained, see `Loop`.
       acting: the start of a lane of the algorithm that will act.
       overrides: dotted keys; those of hparams.* replace the numbers in the state.
@@ -215,11 +215,13 @@ def restore(
       ValueError: there is no such checkpoint, or `acting` wants other parameters than `trained` had.
     """
     members = plan["members"]
-    filled = [*members, *[members[-1]] * (sweep.lane_count(len(members), plan["lanes"], num_devices) - len(members))]
+    step = _step_of(wanted, checkpoints, plan["id"])
+    padded = sweep.lane_count(len(members), plan["lanes"], num_devices)
+    count = checkpoints.metadata(step).get("num_lanes", padded)
+    filled = [*members, *[members[-1]] * (count - len(members))]
     like = _lane_shapes(trained, [member["config"] for member in filled])
     changed = [apply_settings(member["config"], overrides) for member in filled]
     _check_same_parameters(like, _lane_shapes(acting, changed), overrides)
-    step = _step_of(wanted, checkpoints, plan["id"])
     lanes: train.Lane = checkpoints.restore(like, step)
     hparams = jax.device_put(_stacked_hparams(changed))
     return lanes.replace(state=lanes.state.replace(hparams=hparams)), step  # type: ignore[attr-defined]

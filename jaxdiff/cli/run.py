@@ -1,7 +1,8 @@
 """`jaxdiff train`, `sweep` and `rerun`: a config and a study become packs, packs become a run folder and a report.
 
   jaxdiff train --config=diffusion_ql --config.dataset=hopper.hdf5 --config.env=gymnasium-Hopper-v5
-  jaxdiff sweep --config=pointmaze --sweep=demo [--lanes=auto|vmap|map|shard|pmap] [--dry_run]
+  jaxdiff sweep --config=pointmaze --sweep=demo [--lanes=auto|vmap|map|shard|pmap|data] [--dry_run]
+                [--max_lanes=N|auto] [--workers=N]
   jaxdiff rerun DIR [--workdir=NEW]
 
 Run again with the same --workdir, a command goes on from the last checkpoint.
@@ -19,7 +20,7 @@ from absl import flags
 from jaxdiff.cli import config as configs
 from jaxdiff.cli import places
 from jaxdiff.cli.places import Place
-from jaxdiff.cli.plan import MAX_LANES, Plan, as_in_folder, from_folder, listed, make_plan
+from jaxdiff.cli.plan import MAX_LANES, Plan, as_in_folder, from_folder, listed, make_plan, read_max_lanes
 from jaxdiff.cli.pretrained import check_seeds, inherit
 from jaxdiff.cli.stopping import StopRequest
 from jaxdiff.cli.study import product_of
@@ -63,9 +64,9 @@ def _run_command(name: str, argv: list[str]) -> int:
         return execute(plan)
     plan, _ = prepare(plan)
     members = sum(len(pack.members) for pack in plan.packs)
-    name = plan.workdir if plan.mirror is None else plan.mirror.remote
-    print(f"{name}: {members} members in {len(plan.packs)} packs; nothing is trained yet.")
-    print(f"Here: jaxdiff work {name}\nElsewhere: jaxdiff launch ENGINE {name}")
+    where = plan.workdir if plan.mirror is None else plan.mirror.remote
+    print(f"{where}: {members} members in {len(plan.packs)} packs; nothing is trained yet.")
+    print(f"Here: jaxdiff work {where}\nElsewhere: jaxdiff launch ENGINE {where}")
     return 0
 
 
@@ -81,8 +82,12 @@ def plan_of(name: str, argv: list[str]) -> Plan | None:
     flags.DEFINE_string("wandb_project", None, "log every member to this W&B project", flag_values=flag_values)
     flags.DEFINE_bool("prepare", False, "write the run folder and its list of packs, train nothing",
                       flag_values=flag_values)  # fmt: skip
-    flags.DEFINE_integer("max_lanes", MAX_LANES, "members of a pack, at most", lower_bound=1, flag_values=flag_values)
+    flags.DEFINE_string("max_lanes", str(MAX_LANES), "members of a pack, at most; auto: measure what is best",
+                        flag_values=flag_values)  # fmt: skip
+    flags.DEFINE_integer("workers", 1, "how many will share the study: as many packs of a group, at least",
+                         lower_bound=1, flag_values=flag_values)  # fmt: skip
     parsed = configs.parse(argv, flag_values, __doc__ or "")
+    max_lanes = read_max_lanes(flag_values.max_lanes)
     known = configs.sweeps(parsed.config_path)
     if "algorithm" in parsed.overrides:
         raise ValueError(
@@ -98,8 +103,8 @@ def plan_of(name: str, argv: list[str]) -> Plan | None:
     workdir = parsed.workdir or default_workdir(parsed.config_path.stem, parsed.sweep)
     place = Place(str(workdir), Path(workdir), None) if parsed.dry_run else places.to_write(workdir)
     plan = make_plan([name, *argv], config, ",".join(parsed.sweep) or None, points, place.folder, parsed.lanes,
-                     max_lanes=flag_values.max_lanes, tensorboard=flag_values.tensorboard,
-                     wandb_project=flag_values.wandb_project)  # fmt: skip
+                     max_lanes=max_lanes, tensorboard=flag_values.tensorboard,
+                     wandb_project=flag_values.wandb_project, workers=flag_values.workers)  # fmt: skip
     plan = dataclasses.replace(plan, is_only_prepared=flag_values.prepare, mirror=place.mirror)
     check_seeds(plan.config, [member.seed for pack in plan.packs for member in pack.members])
     use_all_cores(parsed.lanes)
@@ -122,7 +127,7 @@ def use_all_cores(lanes: str) -> None:
     """On a CPU, makes one device per core, so that lanes can be spread over them. Only before JAX has started."""
     import jax
 
-    if lanes in ("auto", "shard", "pmap"):
+    if lanes not in ("vmap", "map"):
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
 
 
@@ -161,10 +166,14 @@ def prepare(plan: Plan) -> tuple[Plan, Tasks]:
     Returns:
       The plan as it goes on in its folder, and its first task.
     """
+    from jaxdiff.cli.width import measured
+
     run = RunDir(plan.workdir)
     stamp.check_directory(run.path)
     plan = as_in_folder(plan)
     tasks = Tasks(plan)
+    tasks.get(plan.packs[0].members[0].config)
+    plan = measured(plan, tasks.get)
     task = tasks.get(plan.packs[0].members[0].config)
     config = {**plan.config, "points": plan.points, "lanes": plan.lanes, "max_lanes": plan.max_lanes}
     stamp.write_stamp(run.path, stamp.stamp(plan.command, config, plan.study, task.info, plan.config["env"]))

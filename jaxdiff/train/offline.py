@@ -3,6 +3,8 @@
 Lanes are put side by side by `jaxdiff.sweep`; here there is no lane axis.
 """
 
+from collections.abc import Callable
+
 import jax
 
 from jaxdiff.data import Dataset, Segment, sample_batch, sample_segments, sample_windows
@@ -10,7 +12,9 @@ from jaxdiff.train.lanes import Chunk, Lane, average, is_finite, keep
 from jaxdiff.types import Algorithm, Array, Key, Metrics, PyTree
 
 
-def make_chunk(algorithm: Algorithm, batch_size: int) -> Chunk:
+def make_chunk(
+    algorithm: Algorithm, batch_size: int, *, constrain: Callable[[PyTree], PyTree] = lambda batch: batch
+) -> Chunk:
     """Builds the function that applies num_updates updates to a lane.
 
     num_updates is traced: one compilation serves the probe, every chunk and the remainder at the end. Update k of a
@@ -22,6 +26,7 @@ def make_chunk(algorithm: Algorithm, batch_size: int) -> Chunk:
     Args:
       algorithm: what to train.
       batch_size: B, transitions per update.
+      constrain: batch -> the same batch, laid out over devices; see `sweep.split_batch`.
 
     Raises:
       ValueError: batch_size < 1.
@@ -38,7 +43,7 @@ def make_chunk(algorithm: Algorithm, batch_size: int) -> Chunk:
 
     def update(lane: Lane, dataset: Dataset) -> tuple[Lane, Metrics, Array]:
         key_batch, key_update = jax.random.split(jax.random.fold_in(lane.key, lane.state.step))
-        batch = draw(key_batch, dataset)
+        batch = constrain(draw(key_batch, dataset))
         state, metrics = algorithm.update(key_update, lane.state, batch)
         accept = lane.alive & is_finite(state, metrics)
         state = keep(accept, state, lane.state)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxdiff import sweep
-from jaxdiff.cli import dry_run, pack
+from jaxdiff.cli import dry_run, programs
 from jaxdiff.cli import run as commands
 
 POLICY = (16 * 32 + 32) + (32 * 16 + 16) + (2 + 16 + 1) * 4 + 4 + 4 * 2 + 2  # time embedding, one layer of 4, out
@@ -39,7 +39,7 @@ def test_member_bytes_are_those_of_its_parameters_four_times(study, tmp_path):
     # Weights, their targets and Adam's two moments; counts of the update and of two optimisers.
     expected = 4 * (4 * (POLICY + 2 * CRITIC) + 3 + hparams) + KEY_AND_ALIVE
     assert dry_run.member_bytes(task, members[1]) == expected
-    lanes = pack.fresh_lanes(task, members[1:], "vmap")
+    lanes = programs.fresh_lanes(task, members[1:], "vmap")
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(lanes))
     assert held == 2 * expected
 

@@ -16,7 +16,7 @@ from jaxdiff.cli import evaluate
 from jaxdiff.cli import main as cli
 from jaxdiff.cli import run as commands
 from jaxdiff.cli.loops import make_loop
-from jaxdiff.cli.pack import fresh_lanes
+from jaxdiff.cli.programs import fresh_lanes
 from jaxdiff.cli.settings import make_settings
 from jaxdiff.cli.task import make_algorithm, make_env, make_task
 from jaxdiff.cli.warm_start import check_networks
