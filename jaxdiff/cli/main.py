@@ -9,6 +9,7 @@ is a bug and shows its traceback, as does every exception with JAXDIFF_DEBUG=1.
 
 from collections.abc import Callable, Sequence
 import importlib
+import importlib.util
 import linecache
 import os
 from pathlib import Path
@@ -27,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "work": ("jaxdiff.cli.work:main", "train the packs of a prepared study that are not finished"),
     "eval": ("jaxdiff.cli.evaluate:main", "roll out the policies of a run folder"),
     "plan": ("jaxdiff.cli.planning:main", "draw a planner's plans, how they come out of noise and what came of them"),
+    "launch": ("launch.main:main", "spread a prepared study over processes, Slurm, Ray, Kubernetes or TPU VMs"),
     "status": ("jaxdiff.cli.status:main", "say what of a study is finished, running or failed, and how good it is"),
     "report": ("jaxdiff.cli.report:main", "write report.html from one or more run folders"),
     "compare": ("jaxdiff.cli.compare:main", "say what settings gain or lose from one run folder to another"),
@@ -69,6 +71,9 @@ def command(name: str) -> Callable[[list[str]], int]:
     if name not in COMMANDS:
         raise KeyError(f"unknown command {name!r}; {did_you_mean(name, COMMANDS)}")
     module, function = COMMANDS[name][0].split(":")
+    # A wheel carries the top folder `launch` inside the package, as it does `experiments`.
+    if module.startswith("launch.") and importlib.util.find_spec("jaxdiff.launch") is not None:
+        module = f"jaxdiff.{module}"
     found: Callable[[list[str]], int] = getattr(importlib.import_module(module), function)
     return found
 
@@ -77,7 +82,7 @@ def is_expected(error: BaseException) -> bool:
     """Whether the error's message was written for the user, so that a traceback would only hide it.
 
     True for absl's flag errors, for an OSError that names a file, and for a KeyError, ValueError or ImportError that
-    jaxdiff or a config file raised with a `raise` statement of its own. A `d["x"]` that misses, or a shape error from
+    jaxdiff, a launcher or a config file raised with a `raise` statement of its own. A `d["x"]` that misses, or a shape error from
     inside JAX, is a bug: it keeps its traceback.
     """
     if not isinstance(error, _EXPECTED):
@@ -87,7 +92,7 @@ def is_expected(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.filename is not None
     path, line = _origin(error.__traceback__)
-    is_ours = Path(jaxdiff.__file__).parent in path.parents or path.parent.name == "experiments"
+    is_ours = Path(jaxdiff.__file__).parent in path.parents or path.parent.name in ("experiments", "launch")
     return is_ours and line.lstrip().startswith("raise ")
 
 
