@@ -50,7 +50,7 @@ def sweep_large() -> list[dict[str, Any]]:
     256 members of two programs, so small that many are trained in a minute.
     """
     size = {"num_updates": 300, "batch_size": 64, "model.critic_hidden": (32, 32)}
-    looks = {"eval_interval": 300, "eval_episodes": 8, "record_episodes": 1, "checkpoint_interval": 300}
+    looks = {"eval_interval": 300, "eval_episodes": 8, "record_episodes": 1, "checkpoint_interval": 50}
     policies = [
         {"algorithm": "diffusion_ql", "model.policy.hidden": (32, 32), "hparams.q_start": 100.0},
         {"algorithm": "td3_bc", "model.actor_hidden": (32, 32)},

@@ -82,8 +82,8 @@ def is_expected(error: BaseException) -> bool:
     """Whether the error's message was written for the user, so that a traceback would only hide it.
 
     True for absl's flag errors, for an OSError that names a file, and for a KeyError, ValueError or ImportError that
-    jaxdiff, a launcher or a config file raised with a `raise` statement of its own. A `d["x"]` that misses, or a shape error from
-    inside JAX, is a bug: it keeps its traceback.
+    jaxdiff, its launcher or a config file raised with a `raise` statement of its own. A `d["x"]` that misses, or a
+    shape error from inside JAX, is a bug: it keeps its traceback.
     """
     if not isinstance(error, _EXPECTED):
         return isinstance(error, _user_errors())
