@@ -176,8 +176,9 @@ def test_what_makes_a_comparison_doubtful_is_said(collected):
 def test_text_has_the_numbers(collected):
     a = collected("a", [({"lr": 1}, [10.0, 10.0])])
     text = compare_page.as_text(compare.compare(a, collected("b", [({"lr": 1}, [12.5, 12.5])])))
-    [line] = [line for line in text.splitlines() if line.startswith("hopper")]
-    cells = "hopper alpha lr=1 2, 2 10.0 12.5 +2.5 2.5 to 2.5 1.00 (1.00 to 1.00) better"
+    assert "task:   hopper" in text
+    [line] = [line for line in text.splitlines() if line.startswith("alpha")]
+    cells = "alpha lr=1 2, 2 10.0 12.5 +2.5 2.5 to 2.5 1.00 (1.00 to 1.00) better"
     assert line.split() == cells.split()
     assert "second is better in 1, worse in 0, and in 0" in text
 

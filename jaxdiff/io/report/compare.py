@@ -191,7 +191,7 @@ def _doubts(x: Setting, y: Setting) -> list[str]:
         doubts.append(f"{x.last_step:,} updates against {y.last_step:,}")
     lost = [setting.num_nonfinite for setting in (x, y)]
     if any(lost):
-        doubts.append(f"non-finite seeds left out: {lost[0]} and {lost[1]}")
+        doubts.append(f"non-finite seeds: {lost[0]}, {lost[1]}")
     if x.provisional or y.provisional:
         doubts.append("unfinished")
     return doubts

@@ -9,14 +9,16 @@ from jaxdiff.io.report.looks import MAX_ROWS
 from jaxdiff.io.report.markup import Child, Markup, tag
 from jaxdiff.io.report.page import document
 
-FOREST = (220, 24)  # pixels of an interval's drawing
+FOREST = (160, 24)  # pixels of an interval's drawing
+STYLE = f".difference {{ display: block; width: {FOREST[0]}px; height: {FOREST[1]}px; }}"
 
 
 def as_text(comparison: Comparison) -> str:
     """The sentence, the table and the notes. Of many rows the first, the others being on the page."""
     header = ["task", "setting", "seeds", "first", "second", "difference", "95 % interval", "P(second > first)", ""]
     rows = comparison.rows[:MAX_ROWS]
-    lines = aligned([header, *(_cells(row, comparison) for row in rows)], left={0, 1, 8})
+    cells = [header, *(_cells(row, comparison) for row in rows)]
+    lines = aligned(cells, {0, 1, 8}) if _tasks(comparison) > 1 else aligned([line[1:] for line in cells], {0, 7})
     left = len(comparison.rows) - len(rows)
     more = [f"and {left} more rows on the page"] if left else []
     return "\n".join([*_heading(comparison), "", *lines, *more, "", *sentences(comparison)]) + "\n"
@@ -49,7 +51,7 @@ def as_page(comparisons: Sequence[Comparison]) -> str:
         *(_section(found) for found in comparisons),
         tag("footer", "Written by jaxdiff. This page needs no network and no other file."),
     ]
-    return document(f"{first.name} · jaxdiff compare", parts)
+    return document(f"{first.name} · jaxdiff compare", parts, style=STYLE)
 
 
 def _section(comparison: Comparison) -> Markup:
@@ -59,6 +61,9 @@ def _section(comparison: Comparison) -> Markup:
     for row in comparison.rows:
         cells: list[Child] = list(_cells(row, comparison))
         rows.append([*cells[:7], _drawing(row, scale), *cells[7:]])
+    numbers = {2, 3, 4, 5, 6, 8}
+    if _tasks(comparison) == 1:
+        heads, rows, numbers = heads[1:], [row[1:] for row in rows], {column - 1 for column in numbers}
     note = (
         f"{comparison.quantity_name} at the last checkpoint, interquartile means over seeds. Differences are second "
         "minus first. Intervals are 95 % percentile bootstraps, seeds resampled inside each task and folder. Dashed: "
@@ -70,12 +75,17 @@ def _section(comparison: Comparison) -> Markup:
         *(tag("p", line) for line in _heading(comparison)),
         *(tag("p", sentence) for sentence in sentences(comparison)),
         tag("p", note, class_="note"),
-        tables.shortened(heads, rows, f"Against {comparison.second.name}", {2, 3, 4, 5, 6, 8}),
+        tables.shortened(heads, rows, f"Against {comparison.second.name}", numbers),
     )
 
 
 def _heading(comparison: Comparison) -> list[str]:
-    return [f"first:  {comparison.first}", f"second: {comparison.second}"]
+    task = [f"task:   {comparison.rows[0].task}"] if _tasks(comparison) == 1 else []
+    return [f"first:  {comparison.first}", f"second: {comparison.second}", *task]
+
+
+def _tasks(comparison: Comparison) -> int:
+    return len({row.task for row in comparison.rows})
 
 
 def _cells(row: Row, comparison: Comparison) -> list[str]:
@@ -113,4 +123,4 @@ def _drawing(row: Row, scale: svg.Scale) -> Markup | None:
         ends = {"x1": scale(value.interval.low), "x2": scale(value.interval.high)}
         parts.append(tag("line", class_="whisker", y1=middle, y2=middle, **ends))
     parts.append(svg.dot(scale(value.value), middle, f"{value.value:+.4g}", radius=4.5))
-    return svg.drawing(FOREST, *parts, label=f"difference {value.value:+.4g}")
+    return svg.drawing(FOREST, *parts, label=f"difference {value.value:+.4g}", class_="difference")
