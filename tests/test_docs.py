@@ -7,12 +7,12 @@ import re
 import pytest
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-PAGES = [*sorted(DOCS.glob("diffusion/*.md")), DOCS / "vec.md"]
+PAGES = [*sorted(DOCS.glob("diffusion/*.md")), DOCS / "sweeps.md", DOCS / "vec.md"]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 NODE = re.compile(r"(tests/[\w/]+\.py)::(\w+)")
 ROW = re.compile(r"^\|(?! detail |[ :|-]+$).*$", re.MULTILINE)
-WITH_EXAMPLE = ("schedule", "denoiser", "solver_table", "guidance", "likelihood", "vec")
+WITH_EXAMPLE = ("schedule", "denoiser", "solver_table", "guidance", "likelihood", "sweeps", "vec")
 
 
 def blocks(page: Path) -> list[str]:
