@@ -99,9 +99,7 @@ def describe(plan: Plan) -> str:
     """The plan, group by group, and its totals, as text for a terminal. Compiles and measures one pack per group."""
     plan = measured(plan, make_task)
     groups = [
-        dataclasses.replace(
-            estimate(packs, known_lanes(plan, packs[0])), width=plan.widths.get(sweep.group_id(packs[0].members[0]))
-        )
+        estimate(packs, known_lanes(plan, packs[0]), plan.widths.get(sweep.group_id(packs[0].members[0])))
         for packs in packs_by_group(plan.packs)
     ]
     members = _count(sum(len(pack.members) for pack in plan.packs), "member")
@@ -128,12 +126,13 @@ def packs_by_group(packs: Sequence[sweep.Pack]) -> list[tuple[sweep.Pack, ...]]:
     return [tuple(sorted(group, key=lambda pack: -len(pack.members))) for group in groups.values()]
 
 
-def estimate(packs: Sequence[sweep.Pack], lanes: str) -> Estimate:
+def estimate(packs: Sequence[sweep.Pack], lanes: str, width: Width | None = None) -> Estimate:
     """Measures the first of a group's packs.
 
     Args:
       packs: of one group, the widest first.
       lanes: the lane mode, or auto.
+      width: the group's, where it was measured.
 
     Raises:
       ValueError, KeyError, FileNotFoundError, ImportError: whatever is wrong with the config, as in training.
@@ -156,6 +155,7 @@ def estimate(packs: Sequence[sweep.Pack], lanes: str) -> Estimate:
         evaluation_seconds=evaluation_seconds,
         state_bytes=member_bytes(task, members[0]),
         workspace_bytes=workspace_bytes,
+        width=width,
     )
 
 
@@ -203,17 +203,18 @@ def _details(group: Estimate) -> list[str]:
     loops = f"{_count(group.shapes, 'update loop')}, {duration(group.compile_seconds)} each"
     times = f"{_count(group.num_evaluations, 'time')}, {int(config['eval_episodes'])} episodes per member"
     sizes = " + ".join(str(len(pack.members)) for pack in group.packs)
-    each = duration(group.training_seconds / group.num_members)
+    each = f"{duration(group.training_seconds / group.num_members)} per member"
+    together = f"{_size(-(-group.pack_bytes // len(group.packs[0].members)))} per member with both"
+    training = f"{duration(group.training_seconds)} at {speed}, {each}"
     early = "; less where episodes end early" if isinstance(group.task.env, envs.HostEnv) else ""
     return [
         f"  members   {group.num_members} in {_count(len(group.packs), 'pack')} of {sizes}",
         f"  task      {config['env']}; data {name}, {rows:,} transitions, {_size(num_bytes(dataset))}",
         f"  lanes     {group.mode}" + (f"; probe, per update of a pack: {probed}" if probed else ""),
         *([] if group.width is None else [f"  width     {in_words(group.width)}"]),
-        f"  memory    {_size(group.state_bytes)} of state per member; workspace of a pack {workspace}; "
-        f"{_size(-(-group.pack_bytes // len(group.packs[0].members)))} per member in all",
+        f"  memory    {_size(group.state_bytes)} of state per member; workspace of a pack {workspace}; {together}",
         f"  compile   {loops} with probe and evaluation; less where the compilation cache has them",
-        f"  train     {int(config['num_updates']):,} updates: {duration(group.training_seconds)} at {speed}, {each} per member",
+        f"  train     {int(config['num_updates']):,} updates: {training}",
         f"  evaluate  {times}: {duration(group.evaluating_seconds)}, from a few environment steps{early}",
     ]
 

@@ -1,10 +1,11 @@
 """packs.json: the packs of a study in the order in which workers take them, and what all workers log to.
 
 The list is the whole agreement between those who plan a study, those who schedule it and those who train it. It only
-grows: a study that is widened keeps its packs and gets new ones behind them.
+grows: a study that is widened keeps its packs and gets new ones behind them. Widths that were measured for its groups
+stay with it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import os
 from typing import Any
@@ -27,12 +28,24 @@ class ListedPack:
 
 
 @dataclasses.dataclass(frozen=True)
+class Width:
+    """How many members of a group a pack should have, and what was measured to say so."""
+
+    width: int
+    mode: str  # lane mode, the best one at this width
+    curve: Mapping[int, float]  # width -> member-updates per second
+    bytes_per_member: int | None  # state and workspace at this width; None where nothing could be measured
+    limit: int | None  # bytes of the device that it was measured on; None where it does not say
+
+
+@dataclasses.dataclass(frozen=True)
 class PackList:
     """packs.json."""
 
     packs: tuple[ListedPack, ...]
     tensorboard: bool = False
     wandb_project: str | None = None
+    widths: Mapping[str, Width] = dataclasses.field(default_factory=dict)  # group -> its width, where measured
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Writes packs.json, atomically."""
@@ -51,7 +64,8 @@ def read_list(directory: str | os.PathLike[str]) -> PackList | None:
         return PackList(packs) if packs else None
     value = files.read_json_object(run.packs_json, ("packs",))
     packs = tuple(_entry(entry, run) for entry in value["packs"])
-    return PackList(packs, bool(value.get("tensorboard", False)), value.get("wandb_project"))
+    widths = {group: _width(entry, run) for group, entry in value.get("widths", {}).items()}
+    return PackList(packs, bool(value.get("tensorboard", False)), value.get("wandb_project"), widths)
 
 
 def pick(packs: Sequence[Any], shard: tuple[int, int]) -> list[Any]:
@@ -71,6 +85,14 @@ def _entry(value: Any, run: RunDir) -> ListedPack:
     if missing:
         raise ValueError(f"{run.packs_json}: a pack has no {missing[0]!r}: it was edited; restore a copy.")
     return ListedPack(**{key: value[key] for key in ENTRY} | {"members": tuple(value["members"])})
+
+
+def _width(value: Any, run: RunDir) -> Width:
+    missing = [field.name for field in dataclasses.fields(Width) if field.name not in value]
+    if missing:
+        raise ValueError(f"{run.packs_json}: a width has no {missing[0]!r}: it was edited; restore a copy.")
+    curve = {int(width): float(rate) for width, rate in value["curve"].items()}  # JSON's keys are text
+    return Width(**{**value, "curve": curve})
 
 
 def _from_folders(run: RunDir) -> tuple[ListedPack, ...]:
