@@ -205,7 +205,8 @@ def _details(group: Estimate) -> list[str]:
     sizes = " + ".join(str(len(pack.members)) for pack in group.packs)
     each = f"{duration(group.training_seconds / group.num_members)} per member"
     together = f"{_size(-(-group.pack_bytes // len(group.packs[0].members)))} per member with both"
-    training = f"{duration(group.training_seconds)} at {speed}, {each}"
+    saved = f"a checkpoint every {duration(int(config['checkpoint_interval']) * group.update_seconds)}"
+    training = f"{duration(group.training_seconds)} at {speed}, {each}; {saved}"
     early = "; less where episodes end early" if isinstance(group.task.env, envs.HostEnv) else ""
     return [
         f"  members   {group.num_members} in {_count(len(group.packs), 'pack')} of {sizes}",

@@ -1,7 +1,8 @@
 """How many members a pack should have: `--max_lanes=auto`.
 
 A group's update loop is measured at widths 1, 4, 16, ... until wider packs do not fit the memory or train slower, and
-the widest of the fastest widths is taken: wider packs are fewer, so fewer evaluations, checkpoints and folders.
+the widest of the fastest widths is taken: wider packs are fewer, so fewer evaluations, checkpoints and folders. What it
+costs is that updates of a pack come more slowly, and with them its checkpoints.
 
 It is no default. A list of packs should follow from the study alone, whoever prepares it and wherever, often on a
 machine without the workers' accelerator; and each width costs a compile of 2 to 10 s per lane mode on a CPU, where 2 to
@@ -180,5 +181,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def in_words(width: Width) -> str:
     """A measured width as one line for a terminal."""
-    curve = ", ".join(f"{lanes}: {rate:,.0f}" for lanes, rate in sorted(width.curve.items())) or "not even 1 fits"
+    rates = ((lanes, f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}") for lanes, rate in sorted(width.curve.items()))
+    curve = ", ".join(f"{lanes}: {rate}" for lanes, rate in rates) or "not even 1 fits"
     return f"at most {width.width} members by {width.mode}; member-updates/s by width {curve}"

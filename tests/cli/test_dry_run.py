@@ -10,6 +10,7 @@ import pytest
 from jaxdiff import sweep
 from jaxdiff.cli import dry_run, programs
 from jaxdiff.cli import run as commands
+from jaxdiff.io.packlist import Width
 
 POLICY = (16 * 32 + 32) + (32 * 16 + 16) + (2 + 16 + 1) * 4 + 4 + 4 * 2 + 2  # time embedding, one layer of 4, out
 CRITIC = (1 + 2) * 4 + 4 + 4 * 1 + 1
@@ -52,7 +53,7 @@ def plan_of(study, folder) -> commands.Plan:
     return plans[0]
 
 
-OTHERS = {"dataset": "rows", "env": "somewhere", "eval_episodes": 16}
+OTHERS = {"dataset": "rows", "env": "somewhere", "eval_episodes": 16, "checkpoint_interval": 3}
 
 
 def estimate(**changes) -> dry_run.Estimate:
@@ -71,6 +72,28 @@ def test_time_is_updates_evaluations_and_compiles_of_every_pack():
     assert found.num_evaluations == 3  # at 4, 8 and 10
     assert found.evaluating_seconds == 1.5 * 3 * 3.0
     assert found.total_seconds == 30.0 + 13.5 + 2 * 5.0  # two widths, two programs
+
+
+def test_workers_share_packs_and_not_compiles():
+    found = estimate()
+    assert found.seconds_of_a_worker(1) == found.total_seconds
+    assert found.seconds_of_a_worker(2) == found.seconds_of_a_worker(9) == 43.5 / 2 + 10.0
+    alone, shared = dry_run._totals([found, found], 1), dry_run._totals([found, found], 2)
+    hours = 2 * 53.5 * jax.device_count() / 3600
+    assert alone == [
+        f"total: 4 update loops to compile, about 107.0 s, {hours:.2g} device-hours; checkpoints and report come on top"
+    ]
+    assert shared == [*alone, "2 workers like this one: about 63.5 s, each compiling what it trains"]
+
+
+def test_a_measured_width_is_told_with_its_curve_and_what_a_member_takes():
+    curve = {1: 1.25, 4: 40.0, 16: 1234.0}
+    width = Width(16, "map", curve, bytes_per_member=3, limit=None)
+    bare = SimpleNamespace(dataset=None, info=None, env=None)
+    text = "\n".join(dry_run._details(estimate(task=bare, workspace_bytes=10, width=width)))
+    assert "width     at most 16 members by map; member-updates/s by width 1: 1.2, 4: 40, 16: 1,234" in text
+    assert "7 B of state per member; workspace of a pack 10 B; 12 B per member with both" in text
+    assert "30.0 s at 1 member-updates/s, 10.0 s per member; a checkpoint every 6.0 s" in text
 
 
 def test_sizes_of_packs_are_told_and_the_loops_that_they_need():

@@ -7,8 +7,8 @@ import jax
 import pytest
 
 from jaxdiff import sweep
+from jaxdiff.cli import dry_run, memory, plan, width, work
 from jaxdiff.cli import main as cli
-from jaxdiff.cli import memory, plan, width, work
 from jaxdiff.cli.task import make_task
 from jaxdiff.io import packlist
 from jaxdiff.io.runs import RunDir
@@ -266,13 +266,16 @@ def test_a_list_from_before_widths_reads_as_one_without(grown, tmp_path):
         packlist.read_list(folder)
 
 
-def test_a_dry_run_tells_the_curve_and_what_each_worker_has_to_do(grown, counted, tmp_path, capsys):
+def test_a_dry_run_measures_and_cuts_as_training_would_and_writes_nothing(grown, counted, tmp_path, monkeypatch):
+    asked: list[tuple[list[int], str, int]] = []
+
+    def estimate(packs, lanes, found):
+        asked.append(([len(pack.members) for pack in packs], lanes, found.width))
+        raise RuntimeError("seen enough")
+
+    monkeypatch.setattr(dry_run, "estimate", estimate)
     line = ["sweep", *grown, "--sweep=seeds", f"--workdir={tmp_path / 'dry'}", "--dry_run", "--workers=2"]
-    assert cli.main(line) == 0
-    text = capsys.readouterr().out
-    assert "width     at most 2 members by map; member-updates/s by width 1: 10, 2: 20" in text
-    assert "6 in 3 packs of 2 + 2 + 2" in text
-    assert "per member with both" in text
-    assert "device-hours" in text
-    assert "2 workers like this one: about" in text
+    with pytest.raises(RuntimeError, match="seen enough"):
+        cli.main(line)
+    assert (asked, counted) == ([([2, 2, 2], "vmap", 2)], [6])
     assert not (tmp_path / "dry").exists()
