@@ -9,6 +9,7 @@ from pathlib import Path
 
 from absl import flags
 
+from jaxdiff.cli import places
 from jaxdiff.io import files
 from jaxdiff.io.report.compare import compare
 from jaxdiff.io.report.compare_page import as_page, as_text
@@ -34,7 +35,7 @@ def main(argv: list[str]) -> int:
         return 0
     if len(folders) < 2:
         raise ValueError(f"compare takes two run folders or more, got {len(folders)}: jaxdiff compare DIR_A DIR_B")
-    first, *others = [collect(load_run(folder)) for folder in folders]
+    first, *others = [collect(load_run(places.to_read(folder).folder)) for folder in folders]
     found = [compare(first, other) for other in others]
     target = Path(values["out"].value or first.run.dir.path / "compare.html")
     files.write_text_atomic(target, as_page(found))

@@ -23,6 +23,7 @@ import numpy as np
 
 from jaxdiff import sweep
 from jaxdiff.cli import config as configs
+from jaxdiff.cli import places
 from jaxdiff.cli.advice import warn
 from jaxdiff.cli.programs import make_evaluation
 from jaxdiff.cli.restore import (
@@ -82,7 +83,7 @@ def main(argv: list[str]) -> int:
     folders = configs.parse_flags(argv, flag_values, __doc__ or "")
     if len(folders) != 1:
         raise ValueError(f"eval takes one run folder, got {len(folders)}: jaxdiff eval DIR")
-    run = RunDir(folders[0])
+    run = RunDir(places.to_act(folders[0]).folder)
     known = stamp.read_stamp(run.path)
     plans = read_plans(run)
     points = sweep_points(flag_values.sweep)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from jaxdiff.io.runs import RunDir
 from jaxdiff.io.storage import is_remote
 
 if TYPE_CHECKING:
@@ -15,6 +16,24 @@ class Place(NamedTuple):
     name: str  # as it was given: for people
     folder: Path  # on this machine
     mirror: "Mirror | None"  # of a URL: what is in `folder` comes from there and goes there
+
+    def refresh(self) -> None:
+        """Brings the results here that have come since.
+
+        Raises:
+          OSError: the storage failed.
+        """
+        if self.mirror is not None:
+            self.mirror.pull_results()
+
+    def publish(self, *names: str) -> None:
+        """Puts files of the folder where the run is.
+
+        Raises:
+          OSError: the storage failed.
+        """
+        if self.mirror is not None:
+            self.mirror.push(*names)
 
 
 def to_write(name: str | Path) -> Place:
@@ -53,8 +72,21 @@ def to_read(name: str | Path) -> Place:
       ImportError, ValueError: see `Mirror`.
     """
     place = _place(name)
+    place.refresh()
+    return place
+
+
+def to_act(name: str | Path) -> Place:
+    """The place of a run with its results and its checkpoints.
+
+    Raises:
+      OSError: the URL has no run, or cannot be read.
+      ImportError, ValueError: see `Mirror`.
+    """
+    place = to_read(name)
     if place.mirror is not None:
-        place.mirror.pull_results()
+        for pack_id in RunDir(place.folder).list_packs():
+            place.mirror.pull_checkpoints(pack_id)
     return place
 
 

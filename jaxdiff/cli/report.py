@@ -12,10 +12,11 @@ import webbrowser
 
 from absl import flags
 
-from jaxdiff.cli import watching
+from jaxdiff.cli import places, watching
 from jaxdiff.io.report import build_report, export, summary
 from jaxdiff.io.runs import RunDir, load_run
 
+PAGES = ("report.html", "report.json", "report.csv")
 Mark = tuple[tuple[str, int, int], ...]
 
 
@@ -46,28 +47,32 @@ def main(argv: list[str]) -> int:
     seconds: float | None = values["watch"].value
     formats, is_shown = list(values["export"].value or ()), bool(values["open"].value)
     export.check_formats(formats)
+    found = [places.to_read(folder) for folder in folders]
     if seconds is not None:
-        _watch(folders, seconds, is_shown=is_shown)
-    for folder in folders:
-        written = build_report(folder)
-        print(summary(load_run(folder)))
+        _watch(found, seconds, is_shown=is_shown)
+    for place in found:
+        written = build_report(place.folder)
+        print(summary(load_run(place.folder)))
         print(written)
-        if formats:
-            print(*export.export(folder, formats), sep="\n")
+        tables = export.export(place.folder, formats) if formats else []
+        print(*tables, sep="\n", end="\n" if tables else "")
+        place.publish(*PAGES, *(table.name for table in tables))
         if is_shown and seconds is None:
             webbrowser.open(written.resolve().as_uri())
     return 0
 
 
-def _watch(folders: Sequence[str], seconds: float, *, is_shown: bool) -> None:
-    """Rewrites the pages of folders in which something changed, until all have finished.
+def _watch(found: Sequence[places.Place], seconds: float, *, is_shown: bool) -> None:
+    """Rewrites the pages of runs in which something changed, until all have finished.
 
     While it goes on a browser reads them anew by itself; the last writing, also after an interrupt, ends that.
     """
-    seen: dict[str, Mark] = {}
+    seen: dict[Path, Mark] = {}
 
     def look() -> bool:
-        for folder in folders:
+        for place in found:
+            place.refresh()
+            folder = place.folder
             mark = tuple(_marks(RunDir(folder)))
             if mark == seen.get(folder):
                 continue
@@ -75,8 +80,9 @@ def _watch(folders: Sequence[str], seconds: float, *, is_shown: bool) -> None:
             print(f"{time.strftime('%H:%M:%S')}  {written}", flush=True)
             if is_shown and folder not in seen:
                 webbrowser.open(written.resolve().as_uri())
+            place.publish(*PAGES)
             seen[folder] = mark
-        return all(RunDir(folder).is_done() for folder in folders)
+        return all(RunDir(place.folder).is_done() for place in found)
 
     try:
         watching.repeat(look, seconds)

@@ -16,7 +16,7 @@ import time
 
 from absl import flags
 
-from jaxdiff.cli import watching
+from jaxdiff.cli import places, watching
 from jaxdiff.io.standing import QUIET_SECONDS, STATES, PackStanding, Standing, read_standing
 
 MOST_PACKS = 8  # running packs that are listed
@@ -42,9 +42,13 @@ def main(argv: list[str]) -> int:
         raise ValueError("no run folder was named; give the --workdir of a study, e.g. jaxdiff status runs/demo.")
     found: dict[str, Standing] = {}
 
+    there = {folder: places.to_read(folder) for folder in folders}
+
     def look() -> bool:
-        for folder in folders:
-            found[folder] = read_standing(folder, found.get(folder))
+        for folder, place in there.items():
+            if folder in found:
+                place.refresh()
+            found[folder] = read_standing(place.folder, found.get(folder))
         text = "\n\n".join(describe(found[folder], time.time()) for folder in folders)
         print(_redrawn(text) if values["watch"].value is not None and sys.stdout.isatty() else text, flush=True)
         return all(standing.is_done() for standing in found.values())

@@ -6,9 +6,11 @@ import errno
 import fcntl
 import os
 from pathlib import Path
+import time
 
 from absl import logging
 
+TRIES, PAUSE = 3, 0.02  # seconds between tries
 UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 
 
@@ -47,10 +49,14 @@ def is_held(path: str | os.PathLike[str]) -> bool:
 
 
 def _try(handle: int, path: Path) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in UNSUPPORTED:
-            return False
-        logging.warning("%s: this file system has no locks, so two workers may do the same pack.", path)
-    return True
+    for _ in range(TRIES):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in UNSUPPORTED:
+                logging.warning("%s: this file system has no locks, so two workers may do the same pack.", path)
+                return True
+            time.sleep(PAUSE)  # somebody who only looks, as `is_held` does, is gone by then
+        else:
+            return True
+    return False
