@@ -1,5 +1,6 @@
 # make demo   a first result: sets up .venv (once) and runs the demo on the CPU
 # make test   sets up .venv with the developer's tools (once), then lint, types and the whole test suite
+# make test-cluster   the launchers on a real Slurm and a real Ray, both on this machine
 
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
@@ -8,7 +9,7 @@ WORKERS ?= 2
 # Compiled programs are kept between runs.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/$(VENV)/jax_cache
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-cluster lint format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/core.stamp
@@ -16,6 +17,11 @@ demo: $(VENV)/core.stamp
 
 test: lint
 	$(VENV)/bin/pytest -n $(WORKERS) --dist loadfile
+
+# Slurm is installed and started by the tests where apt-get may do it; Ray runs as two nodes on this machine.
+test-cluster: $(VENV)/dev.stamp
+	$(INSTALL) --no-build-isolation --editable '.[dev,slurm,ray]'
+	$(VENV)/bin/pytest -m cluster tests/launch
 
 lint: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff check .

@@ -125,7 +125,7 @@ class Launcher:
         before = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             with contextlib.ExitStack() as logs:
-                files = [logs.enter_context(open(self._log(i), "ab")) for i in range(len(self.places))]
+                files: list[BinaryIO] = [logs.enter_context(open(self._log(i), "ab")) for i in range(len(self.places))]
                 return self._loop(files)
         finally:
             for number, handler in before.items():

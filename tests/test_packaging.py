@@ -31,6 +31,7 @@ def test_wheel_carries_every_module_and_every_shipped_config(wheel):
     configs = {f"jaxdiff/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "experiments").rglob("*.py")}
     assert modules <= inside
     assert configs <= inside
+    assert {f"jaxdiff/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "launch").rglob("*.py")} <= inside
     assert "jaxdiff/py.typed" in inside
     assert not [name for name in inside if name.startswith(("tests/", "experiments/", "launch/"))]
 
@@ -48,6 +49,18 @@ for name, path in config.shipped().items():
     expected = {path.stem for path in (ROOT / "experiments").glob("*.py") if not path.stem.startswith("_")}
     assert expected <= set(found)
     assert all(Path(path).is_relative_to(tmp_path / "site" / "jaxdiff" / "experiments") for path in found.values())
+
+
+def test_installed_wheel_launches(wheel, tmp_path):
+    wheel.extractall(tmp_path / "site")
+    code = f"""import sys; sys.path.insert(0, {str(tmp_path / "site")!r})
+from jaxdiff.cli.main import main
+assert main(["launch", "tpu_vm", "DIR", "--name=n", "--zone=z", "--dry_run"]) == 0
+print(sys.modules["jaxdiff.launch.tpu_vm"].__file__, "jax" in sys.modules, "launch" in sys.modules)
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env={"PATH": ""})
+    assert done.stdout.splitlines()[1] == f"{tmp_path / 'site' / 'jaxdiff' / 'launch' / 'tpu_vm.py'} False False"
 
 
 def test_version_is_written_once_and_the_same():

@@ -34,6 +34,8 @@ EXTRAS = {
     "wandb": (("wandb",), "logging to Weights & Biases"),
     "storage": (("s3fs", "gcsfs"), "a --workdir on a bucket"),
     "export": (("pyarrow",), "Parquet tables of a study"),
+    "slurm": (("submitit",), "job arrays on Slurm"),
+    "ray": (("ray",), "tasks on a Ray cluster"),
     "bench": (("torch",), "timing plans beside PyTorch"),
     "dev": (("pytest",), "running the tests"),
 }
