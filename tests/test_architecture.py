@@ -132,19 +132,37 @@ def test_importing_every_room_starts_no_simulator():
     assert not {"brax", "distrax", "gymnasium", "jumanji", "matplotlib", "mujoco"} & set(done.stdout.split())
 
 
-def modules_after_running(path: Path) -> set[str]:
-    code = f"import runpy, sys; runpy.run_path({str(path)!r}, run_name='imported'); print(*sys.modules)"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+def modules_after_importing(*names: str, root: Path = ROOT) -> set[str]:
+    code = f"import sys, {', '.join(names)}; print(*sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{ROOT}"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     return set(done.stdout.split())
 
 
 def test_launchers_start_without_jax(tmp_path):
-    probe = tmp_path / "probe.py"
-    probe.write_text("import jaxdiff.types")
-    assert "jax" in modules_after_running(probe), "the check itself must see an import at second hand"
-    for path in sorted((ROOT / "launch").rglob("*.py")):
-        assert "jax" not in modules_after_running(path), path
+    (tmp_path / "probe.py").write_text("import jaxdiff.types")
+    assert "jax" in modules_after_importing("probe", root=tmp_path), "the check must see an import at second hand"
+    launchers = [f"launch.{path.stem}" for path in (ROOT / "launch").glob("*.py") if path.stem != "__init__"]
+    assert "launch.main" in launchers
+    assert "jax" not in modules_after_importing(*launchers)
+
+
+def test_launchers_import_nothing_of_jaxdiff_that_needs_jax():
+    """Inside functions too: what they take of jaxdiff is imported by itself, and JAX must not come with it."""
+    taken = set()
+    for path in (ROOT / "launch").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                taken |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                taken.add(node.module)
+    assert not [name for name in taken if name.split(".")[0] in ("jax", "jaxlib", "flax", "optax", "orbax", "chex")]
+    ours = sorted(name for name in taken if name.split(".")[0] == "jaxdiff")
+    assert "jax" not in modules_after_importing("sys", *ours)
+
+
+def test_launchers_fit_on_few_screens():
+    assert not [path for path in (ROOT / "launch").glob("*.py") if len(path.read_text().splitlines()) > 200]
 
 
 def test_files_and_the_terminal_belong_to_few_rooms():
