@@ -204,9 +204,9 @@ def test_only_modes_that_can_differ_are_probed(members, devices, modes):
     assert set(sweep.candidate_modes(members, devices)) == modes
 
 
-def test_all_modes_agree_on_two_devices():
-    """Members, padding, donation, a frozen lane and shared arguments; see sharded_lanes.py."""
-    script = Path(__file__).with_name("sharded_lanes.py")
+def run_script(name: str) -> None:
+    """A script beside this file, in a process of its own, that prints OK."""
+    script = Path(__file__).with_name(name)
     environment = {**os.environ, "PYTHONPATH": str(Path(jaxdiff.__file__).parents[1]), "JAX_PLATFORMS": "cpu"}
     environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
     out = subprocess.run(
@@ -214,6 +214,16 @@ def test_all_modes_agree_on_two_devices():
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert out.stdout.strip() == "OK", out.stderr
+
+
+def test_all_modes_agree_on_two_devices():
+    """Members, padding, donation, a frozen lane and shared arguments; see sharded_lanes.py."""
+    run_script("sharded_lanes.py")
+
+
+def test_eight_devices_that_share_each_batch_train_as_one():
+    """Numbers, an all-reduce in the program, no second trace; see data_parallel.py."""
+    run_script("data_parallel.py")
 
 
 def test_shuffling_a_study_changes_no_member():

@@ -59,12 +59,12 @@ def leave() -> None:
 
 def are_many() -> bool:
     """Whether there are other processes."""
-    return jax.process_count() > 1
+    return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def is_first() -> bool:
     """Whether this is the process that writes files and shows progress."""
-    return jax.process_index() == 0
+    return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 def check_mode(mode: str, said: str) -> None:

@@ -2,6 +2,7 @@
 
   jaxdiff sweep --config=pointmaze --sweep=demo --workdir=DIR --prepare
   jaxdiff work DIR [--packs=ID,ID | --shard=I/N]
+  jaxdiff work DIR --distributed [--coordinator=HOST:PORT --num_processes=N --process_id=I]
 
 Any number of workers may run on one folder: each passes over packs that another one holds. Given again, the command
 goes on from the last checkpoints, so that starting it again is all that a retry does.
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import datetime
+import io
 import platform
 import sys
 from typing import Any
@@ -22,7 +24,7 @@ from absl import flags, logging
 
 from jaxdiff import sweep as sweeps
 from jaxdiff.cli import config as configs
-from jaxdiff.cli import places
+from jaxdiff.cli import hosts, places
 from jaxdiff.cli.plan import AUTO, Plan, from_folder, known_lanes
 from jaxdiff.cli.stopping import REQUEUE, StopRequest
 from jaxdiff.io import files, packlist, progress, stamp
@@ -39,16 +41,51 @@ def main(argv: list[str]) -> int:
     flag_values = flags.FlagValues()
     flags.DEFINE_list("packs", [], "ids of packs, in this order; default: all", flag_values=flag_values)
     flags.DEFINE_string("shard", "0/1", "I/N: every N-th pack of the list from the I-th on", flag_values=flag_values)
+    flags.DEFINE_bool("distributed", False, "one of several processes that train each pack together",
+                      flag_values=flag_values)  # fmt: skip
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where JAX cannot find it out",
+                        flag_values=flag_values)  # fmt: skip
+    flags.DEFINE_integer("num_processes", None, "how many there are", 1, flag_values=flag_values)
+    flags.DEFINE_integer("process_id", None, "which one this is, from 0", 0, flag_values=flag_values)
     folders = configs.parse_flags(argv, flag_values, __doc__ or "")
+    given = (flag_values.coordinator, flag_values.num_processes, flag_values.process_id)
+    if any(value is not None for value in given) and not flag_values.distributed:
+        raise ValueError("--coordinator, --num_processes and --process_id need --distributed.")
     if len(folders) != 1:
         raise ValueError(f"work takes one run folder, got {len(folders)}: jaxdiff work DIR")
     place = places.to_work(folders[0])
     plan = dataclasses.replace(from_folder(place.folder, ["work", *argv]), mirror=place.mirror)
     packs = packlist.pick(chosen(plan, flag_values.packs), read_shard(flag_values.shard))
+    if flag_values.distributed:
+        return _work_together(plan, packs, *given)
     use_all_cores(plan.lanes)
     use_compilation_cache()
     with StopRequest() as stop:
         return run_packs(plan, packs, Tasks(plan), stop).exit_code
+
+
+def _work_together(
+    plan: Plan, packs: Sequence[sweeps.Pack], coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> int:
+    """One of several processes that walk the same packs in the same order; the first one takes locks and writes.
+
+    Packs that failed before come last: a failure ends all processes, since some may wait for others for ever.
+    """
+    from jaxdiff.cli.run import use_compilation_cache
+
+    if plan.mirror is not None:
+        raise ValueError(f"--distributed works on a folder that all processes see, not on {plan.mirror.remote}.")
+    plan = dataclasses.replace(plan, lanes="shard" if plan.lanes == "auto" else plan.lanes)
+    hosts.check_mode(plan.lanes, f"{plan.workdir} was prepared with --lanes={plan.lanes}")
+    hosts.join(coordinator, num_processes, process_id)
+    use_compilation_cache()
+    try:
+        has_failed = hosts.agreed([RunDir(plan.workdir).pack(pack.id).failed.is_file() for pack in packs])
+        order = sorted(range(len(packs)), key=lambda i: bool(has_failed[i]))
+        with StopRequest() as stop:
+            return run_packs(plan, [packs[i] for i in order], Tasks(plan), hosts.any_of(stop)).exit_code
+    finally:
+        hosts.leave()
 
 
 def chosen(plan: Plan, ids: Sequence[str]) -> list[sweeps.Pack]:
@@ -136,7 +173,8 @@ def run_packs(plan: Plan, packs: Sequence[sweeps.Pack], tasks: Tasks, stop: Call
     run, outcome = RunDir(plan.workdir), Outcome()
     total = sum(len(pack.members) * _updates(pack) for pack in packs)
     done, frozen = 0, 0
-    with progress.Progress(total, sum(len(pack.members) for pack in packs)) as bar:
+    shown = None if hosts.is_first() else io.StringIO()
+    with progress.Progress(total, sum(len(pack.members) for pack in packs), stream=shown) as bar:
         for pack in packs:
             size = len(pack.members)
 
@@ -146,6 +184,8 @@ def run_packs(plan: Plan, packs: Sequence[sweeps.Pack], tasks: Tasks, stop: Call
             with _taken(plan, run.pack(pack.id), outcome) as is_ours:
                 if is_ours:
                     frozen += _try_pack(plan, pack, tasks, show, stop, outcome)
+            if outcome.failed and hosts.are_many():
+                break
             if outcome.is_stopped or (stop() and pack is not packs[-1]):
                 outcome.is_stopped = True
                 break
@@ -157,14 +197,15 @@ def run_packs(plan: Plan, packs: Sequence[sweeps.Pack], tasks: Tasks, stop: Call
 @contextlib.contextmanager
 def _taken(plan: Plan, folder: PackDir, outcome: Outcome) -> Iterator[bool]:
     """Whether the pack is ours to train: it is not finished, and nobody else is at it."""
-    if folder.is_done():
+    if hosts.agreed(folder.is_done()):
         yield False
         return
-    with held(folder.lock) as is_ours:
+    with held(folder.lock) if hosts.is_first() else contextlib.nullcontext(True) as is_free:
+        is_ours = bool(hosts.agreed(is_free))
         outcome.passed += not is_ours
         if is_ours and plan.mirror is not None:
             plan.mirror.pull_pack(folder.id)
-        yield is_ours and not folder.is_done()
+        yield is_ours and not hosts.agreed(folder.is_done())
 
 
 def _try_pack(
@@ -177,7 +218,8 @@ def _try_pack(
     try:
         lost = _train(plan, pack, tasks, show, stop)
     except Stopped as stopped:
-        print(f"jaxdiff: {stopped}; the same command goes on from there", file=sys.stderr)
+        if hosts.is_first():
+            print(f"jaxdiff: {stopped}; the same command goes on from there", file=sys.stderr)
         outcome.is_stopped = True
         return 0
     except Exception as error:
@@ -202,7 +244,7 @@ def _train(plan: Plan, pack: sweeps.Pack, tasks: Tasks, show: Show, stop: Callab
 
     run = RunDir(plan.workdir)
     work = PackRun(pack, tasks.get(pack.members[0].config), run.pack(pack.id), lanes_of(plan, pack))
-    work.loggers = _loggers(plan, run, pack, work.step)
+    work.loggers = _loggers(plan, run, pack, work.step) if hosts.is_first() else []
     stopped: Stopped | None = None
     with contextlib.ExitStack() as stack:
         for logger in work.loggers:
@@ -212,7 +254,8 @@ def _train(plan: Plan, pack: sweeps.Pack, tasks: Tasks, show: Show, stop: Callab
             work.on_checkpoint = uploads.after
         try:
             work.run(show, stop)
-            run.pack(pack.id).failed.unlink(missing_ok=True)
+            if hosts.is_first():
+                run.pack(pack.id).failed.unlink(missing_ok=True)
         except Stopped as told:
             stopped = told
         if uploads is not None:

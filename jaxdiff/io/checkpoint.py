@@ -84,6 +84,7 @@ class Checkpoints:
             "score": float(score) if usable else None,  # type: ignore[arg-type]
             "metadata": metadata or {},
             "layout": _layout(tree),
+            "keys": "data",  # typed keys are stored as numbers; checkpoints without this line have them as keys
         }
         self._pending = self._writer.submit(self._write, int(step), _host_copy(tree), card)
 
@@ -134,7 +135,10 @@ class Checkpoints:
             damage = cards.damage(folder, card, checksums=True)
             if damage is None:
                 _check_layout(folder, card["layout"], _layout(like))
-                return self._open().restore(candidate, args=ocp.args.StandardRestore(_placed(like)))
+                if card.get("keys") != "data":
+                    return self._open().restore(candidate, args=ocp.args.StandardRestore(_placed(like)))
+                found = self._open().restore(candidate, args=ocp.args.StandardRestore(_placed(_key_data(like))))
+                return jax.tree.map(_as_key, like, found)
             del self._cards[candidate]
             if step is not None:
                 raise ValueError(f"checkpoint at {folder} is damaged ({damage}); steps: {sorted(self._cards)}.")
@@ -165,7 +169,17 @@ class Checkpoints:
         # Synchronous and keeping everything: which thread writes and what is deleted when is decided here, because a
         # checkpoint may go only after the card of a newer one is on disk.
         if self._manager is None:
-            options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False, save_root_metadata=False)
+            alone = ocp.options.MultiprocessingOptions()
+            if jax.process_count() > 1:  # this process saves and restores by itself, without waiting for the others
+                me = jax.process_index()
+                alone = ocp.options.MultiprocessingOptions(me, {me}, f"process_{me}")
+            self._directory.mkdir(parents=True, exist_ok=True)
+            options = ocp.CheckpointManagerOptions(
+                enable_async_checkpointing=False,
+                save_root_metadata=False,
+                create=False,
+                multiprocessing_options=alone,
+            )
             self._manager = ocp.CheckpointManager(self._directory, options=options)
         return self._manager
 
@@ -215,7 +229,7 @@ def _scored(cards: dict[int, dict[str, Any]]) -> list[int]:
 
 def _host_copy(tree: PyTree) -> PyTree:
     """The tree with every array copied out of reach of a later donation."""
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array) and not _is_key(leaf)]
     on_cpu = all(device.platform == "cpu" for leaf in leaves for device in leaf.devices())
     if not on_cpu:
         for leaf in leaves:
@@ -226,12 +240,33 @@ def _host_copy(tree: PyTree) -> PyTree:
             return leaf.copy()
         if not isinstance(leaf, jax.Array):
             return leaf
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return leaf.copy()
+        if _is_key(leaf):
+            leaf = jax.random.key_data(leaf)
         # On CPU the numpy view of an array is its buffer, and holding it would keep XLA from reusing a donated one.
         return np.asarray(leaf.copy() if on_cpu else leaf)
 
     return jax.tree.map(copy, tree)
+
+
+def _is_key(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _key_data(like: PyTree) -> PyTree:
+    """`like` with numpy arrays of numbers in place of typed keys."""
+
+    def numbers(leaf: Any) -> Any:
+        if not _is_key(leaf):
+            return leaf
+        shape = jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
+        return np.broadcast_to(np.zeros((), shape.dtype), shape.shape)
+
+    return jax.tree.map(numbers, like)
+
+
+def _as_key(like: Any, found: Any) -> Any:
+    """What was found, as typed keys placed as `like` where that is a key."""
+    return jax.device_put(jax.random.wrap_key_data(found), like.sharding) if _is_key(like) else found
 
 
 def _placed(like: PyTree) -> PyTree:
