@@ -55,7 +55,6 @@ class Device:
         ({1: 100.0, 4: 91.0, 16: 200.0}, 16, 16, [1, 4, 16]),  # a small dip is climbed over
         ({1: 1.0}, 1, 1, [1]),  # a group of one
         ({1: 1.0, 2: 2.0}, 2, 2, [1, 2]),
-        ({1: 1.0}, 1, 1, [1]),
         ({1: 1.0, 4: 2.0, 16: 3.0, 40: 4.0}, 40, 40, [1, 4, 16, 40]),  # the whole group, if that is worth a compile
         ({1: 1.0, 4: 2.0, 16: 3.0}, 31, 16, [1, 4, 16]),
     ],
@@ -119,15 +118,15 @@ def test_a_mode_that_runs_out_of_memory_leaves_the_other():
     assert (slim.choose(64).width, slim.choose(64).mode) == (64, "map")
 
 
-@pytest.mark.parametrize("num_members", range(1, 40))
 @pytest.mark.parametrize("workers", [1, 2, 3, 7, 20, 50])
-def test_every_worker_gets_a_pack_and_no_more_packs_than_that_takes(num_members, workers):
-    group = [sweep.Member(str(i), "", "", {}, i, {}) for i in range(num_members)]
-    counts = {lanes: len(sweep.split_packs(group, lanes)) for lanes in range(1, num_members + 1)}
-    enough = {lanes: count for lanes, count in counts.items() if count >= min(workers, num_members)}
-    found = plan.widest_for(num_members, workers)
-    assert counts[found] == min(enough.values())
-    assert max(len(pack.members) for pack in sweep.split_packs(group, found)) == found
+def test_every_worker_gets_a_pack_and_no_more_packs_than_that_takes(workers):
+    everybody = [sweep.Member(str(i), "", "", {}, i, {}) for i in range(40)]
+    for num_members in range(1, 41):
+        group = everybody[:num_members]
+        counts = {lanes: len(sweep.split_packs(group, lanes)) for lanes in range(1, num_members + 1)}
+        found = plan.widest_for(num_members, workers)
+        assert counts[found] == min(count for count in counts.values() if count >= min(workers, num_members))
+        assert max(len(pack.members) for pack in sweep.split_packs(group, found)) == found
 
 
 def test_ram_is_what_is_available_and_no_more_than_the_container_has():
@@ -198,10 +197,10 @@ def sizes_of(folder: Path) -> list[int]:
 def test_a_small_study_is_measured_as_it_is(study, tmp_path):
     made = plan.from_folder(prepared(study, tmp_path), ["work"])
     (member,) = made.packs[0].members
-    members = [dataclasses.replace(member, config={**member.config, "seed": seed}, seed=seed) for seed in range(4)]
+    members = [dataclasses.replace(member, config={**member.config, "seed": seed}, seed=seed) for seed in range(2)]
     task = make_task(members[0].config)
     found = width.measure(task, members, "vmap", limit=10**9)
-    assert found.curve.keys() == {1, 4}
+    assert found.curve.keys() == {1, 2}
     assert all(rate > 0 for rate in found.curve.values())
     assert (found.mode, found.limit) == ("vmap", 10**9)
     assert found.width == max(w for w, rate in found.curve.items() if rate >= 0.95 * max(found.curve.values()))
