@@ -15,8 +15,12 @@ import time
 from . import study
 
 MOST_SHARDS = 64  # that are made unless a number is asked for
-# Slurm may send to a whole step the signal that is meant for its launcher; one that is not expected ends a process.
-SHIELD = ("sh", "-c", 'trap "" USR2; exec "$0" "$@"')
+# Slurm may send to a whole step the signal that is meant for its task; one that is not expected ends a process. And an
+# engine may lose the task alone: without it the worker, which would keep its pack from the next one, saves and leaves.
+SHIELD = (
+    *("sh", "-c"),
+    'trap "" USR2; command -v setpriv >/dev/null && exec setpriv --pdeathsig TERM "$0" "$@"; exec "$0" "$@"',
+)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +78,7 @@ def parse_pairs(flag: str, pairs: Sequence[str]) -> dict[str, str]:
 
 
 class Child:
-    """A running worker, shielded from SIGUSR2.
+    """A running worker, shielded from SIGUSR2, and told to stop when this process dies (where there is setpriv).
 
     Waiting uses waitid, which leaves the process to be reaped later: a signal handler may therefore wait for the child
     while the code that it interrupted does too, where two `Popen.wait` of one thread would lock each other out.
