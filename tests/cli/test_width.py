@@ -7,8 +7,10 @@ import jax
 import pytest
 
 from jaxdiff import sweep
+from jaxdiff.cli import config as configs
 from jaxdiff.cli import dry_run, memory, plan, width, work
 from jaxdiff.cli import main as cli
+from jaxdiff.cli.study import make_members
 from jaxdiff.cli.task import make_task
 from jaxdiff.io import packlist
 from jaxdiff.io.runs import RunDir
@@ -194,10 +196,9 @@ def sizes_of(folder: Path) -> list[int]:
     return [len(entry.members) for entry in packlist.read_list(folder).packs]
 
 
-def test_a_small_study_is_measured_as_it_is(study, tmp_path):
-    made = plan.from_folder(prepared(study, tmp_path), ["work"])
-    (member,) = made.packs[0].members
-    members = [dataclasses.replace(member, config={**member.config, "seed": seed}, seed=seed) for seed in range(2)]
+def test_a_small_group_is_measured_as_it_is(study):
+    config = configs.load(study[0].removeprefix("--config="), [("batch_size", "4")])
+    members = make_members(config, [{"algorithm": "bc", "seed": seed} for seed in range(2)])
     task = make_task(members[0].config)
     found = width.measure(task, members, "vmap", limit=10**9)
     assert found.curve.keys() == {1, 2}
