@@ -14,6 +14,7 @@ returns 75.
 import argparse
 from collections.abc import Callable
 import contextlib
+import functools
 import os
 from pathlib import Path
 import signal
@@ -23,7 +24,7 @@ import time
 from types import FrameType
 from typing import BinaryIO
 
-from . import study
+from . import study, worker
 
 POLL_SECONDS = 0.2
 LONGEST_PAUSE = 60.0
@@ -33,6 +34,7 @@ Command = Callable[[str], list[str]]
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of this engine."""
     parser.add_argument("--workers", type=int, default=None, help="default: one for each GPU, 1 without any")
+    parser.add_argument("--worker", help='what stands before DIR in a worker\'s command (default: "jaxdiff work")')
     parser.add_argument("--retries", type=int, default=3, help="failures in a row, without progress; default 3")
     parser.add_argument("--noreport", action="store_true", help="write no report in the end")
 
@@ -44,12 +46,14 @@ def run(folder: str, flags: argparse.Namespace) -> int:
       ValueError: fewer than one worker, or no prepared study.
     """
     places = layout(flags.workers, count_gpus(), sorted(os.sched_getaffinity(0)))
+    command = functools.partial(worker.command, flags.worker)
+    left = study.unfinished(folder)
     if flags.dry_run:
         for place in places:
-            print(place.said() + study.shown(study.worker(folder)))
+            print(place.said() + study.shown(command(folder)))
         return 0
-    if study.unfinished(folder):
-        code = Launcher(folder, places, flags.retries, study.worker).run()
+    if left:
+        code = Launcher(folder, places, flags.retries, command).run()
         if code:
             return code
     if not flags.noreport:
@@ -161,6 +165,8 @@ class Launcher:
                 preexec_fn=(lambda: os.sched_setaffinity(0, place.cores)) if place.cores else None,
                 start_new_session=True,  # Ctrl-C reaches the launcher alone, which passes it on once
             )
+            if self.is_stopping:  # it was told so while this one was being started
+                self._tell_to_stop(self.processes[i])
 
     def _note_end(self, i: int, code: int) -> None:
         progress = self._progress()
@@ -188,5 +194,8 @@ class Launcher:
         del number, frame
         self.is_stopping = True
         for process in self.processes:
-            if process is not None and process.poll() is None:
-                process.send_signal(signal.SIGTERM)
+            self._tell_to_stop(process)
+
+    def _tell_to_stop(self, process: subprocess.Popen[bytes] | None) -> None:
+        if process is not None and process.poll() is None:
+            process.send_signal(signal.SIGTERM)

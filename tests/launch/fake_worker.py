@@ -1,8 +1,8 @@
 """`fake_worker.py DIR [--shard=I/N]`: walks packs.json as a worker does, without JAX, and misbehaves as it is told.
 
 DIR/todo/PACK holds words, of which each visit to the pack takes the first: fail (exit 1), kill (SIGKILL itself), stop
-(exit 75), wrong (exit 2), wait (until SIGTERM, then exit 75). A pack without words is done.
-DIR/visits.txt lists the visits.
+(exit 75), wrong (exit 2), save (a checkpoint, then exit 1), wait (until SIGTERM, then exit 75). A pack without words is
+done. DIR/visits.txt lists the visits.
 """
 
 import fcntl
@@ -51,6 +51,11 @@ def visit(folder: Path, name: str, told: list[int]) -> int | None:
         if len(told) != 1:
             return 3
         return 75
+    if word == "save":
+        step = 1 + len(list((folder / "packs" / name).glob("checkpoints/*")))
+        (folder / "packs" / name / "checkpoints" / str(step)).mkdir(parents=True)
+        (folder / "packs" / name / "checkpoints" / str(step) / "card.json").write_text("{}")
+        return 1
     if word:
         return {"fail": 1, "stop": 75, "wrong": 2}[word]
     (folder / "packs" / name / "done.json").write_text("{}")
