@@ -35,7 +35,14 @@ class FakeStudy:
 
     @property
     def visits(self) -> list[str]:
-        path = self.folder / "visits.txt"
+        return self._names("visits.txt")
+
+    @property
+    def saved(self) -> list[str]:
+        return self._names("saved.txt")
+
+    def _names(self, file: str) -> list[str]:
+        path = self.folder / file
         return [line.split()[0] for line in path.read_text().splitlines()] if path.exists() else []
 
 

@@ -2,7 +2,7 @@
 
 DIR/todo/PACK holds words, of which each visit to the pack takes the first: fail (exit 1), kill (SIGKILL itself), stop
 (exit 75), wrong (exit 2), save (a checkpoint, then exit 1), wait (until SIGTERM, then exit 75). A pack without words is
-done. DIR/visits.txt lists the visits.
+done. DIR/visits.txt lists the visits, DIR/saved.txt the waits that ended well.
 """
 
 import fcntl
@@ -50,6 +50,8 @@ def visit(folder: Path, name: str, told: list[int]) -> int | None:
         time.sleep(0.1)  # saving
         if len(told) != 1:
             return 3
+        with open(folder / "saved.txt", "a") as saved:
+            saved.write(f"{name}\n")
         return 75
     if word == "save":
         step = 1 + len(list((folder / "packs" / name).glob("checkpoints/*")))

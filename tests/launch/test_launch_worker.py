@@ -88,6 +88,7 @@ def test_a_worker_whose_task_is_killed_gives_its_pack_back(make_study, worker):
             except OSError:
                 assert time.monotonic() < end
                 time.sleep(0.05)
+    assert study.saved == ["p0"]
 
 
 def test_misspelt_engine_names_the_nearest_and_help_lists_all(capsys):

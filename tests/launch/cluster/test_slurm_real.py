@@ -77,6 +77,7 @@ def test_the_signal_before_the_end_saves_and_requeues(slurm, make_study, worker_
     subprocess.run(["scancel", "--signal=USR2", jobs[0]], check=True, env=slurm)
     until(lambda: study.finished == {"p0"}, slurm, jobs)
     assert study.visits == ["p0", "p0"]
+    assert study.saved == ["p0"]
     assert "Calling checkpoint method" in logs_of(study)
     assert "ended with code" not in logs_of(study)
 
