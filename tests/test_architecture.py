@@ -162,7 +162,7 @@ def test_launchers_import_nothing_of_jaxdiff_that_needs_jax():
 
 
 def test_launchers_fit_on_few_screens():
-    assert not [path for path in (ROOT / "launch").glob("*.py") if len(path.read_text().splitlines()) > 200]
+    assert not [path for path in (ROOT / "launch").glob("*.py") if len(path.read_text().splitlines()) > 220]
 
 
 def test_files_and_the_terminal_belong_to_few_rooms():
