@@ -1,17 +1,19 @@
 """One pack from its first update, or its last checkpoint, to its result files."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import time
 from typing import Any
 
+from absl import logging
 import jax
 import numpy as np
 
-from jaxdiff import evaluate, sweep, train
+from jaxdiff import adaptive, evaluate, sweep, train
 from jaxdiff.cli import hosts
 from jaxdiff.cli.advice import warn
 from jaxdiff.cli.plan_table import plan_table
 from jaxdiff.cli.programs import choose_programs, evaluation_key, make_evaluation
+from jaxdiff.cli.searching import Population, Search, evolved, settings_of
 from jaxdiff.cli.settings import setting
 from jaxdiff.cli.task import Task
 from jaxdiff.io import checkpoint, files, metrics, runs
@@ -28,14 +30,20 @@ class PackRun:
     checkpoint does not know; they are dropped on resume and come again, bit for bit.
     """
 
-    def __init__(self, pack: sweep.Pack, task: Task, folder: runs.PackDir, lanes: str, loggers: Sequence[Any] = ()):
-        self.pack, self.task, self.folder, self.loggers = pack, task, folder, loggers
+    def __init__(
+        self, pack: sweep.Pack, task: Task, folder: runs.PackDir, lanes: str, *, search: Search | None = None
+    ) -> None:
+        self.pack, self.task, self.folder, self.search = pack, task, folder, search
+        self.loggers: list[Any] = []
         self.config = pack.members[0].config
         self.num_updates = int(self.config["num_updates"])
         self.train_table, self.eval_table = metrics.MetricTable(), metrics.MetricTable()
         self.checkpoints = checkpoint.Checkpoints(folder.checkpoints)
         self.step, self.started, self.spent = 0, time.perf_counter(), 0.0
         self.frozen_at: dict[int, int] = {}
+        self.active = np.arange(len(pack.members))  # [M] the members that are trained, in the order of their lanes
+        self.stopped_at: dict[int, int] = {}  # the others, which a search took out: member -> step
+        self.member_updates = 0
         self.score: float | None = None  # mean over the pack, where this step has been evaluated
         self.on_checkpoint: Callable[[int], None] = lambda step: None  # called once a checkpoint is being written
         is_begun = bool(hosts.agreed(self.checkpoints.latest_step() is not None))
@@ -51,9 +59,7 @@ class PackRun:
     def wall_seconds(self) -> float:
         return self.spent + time.perf_counter() - self.started
 
-    def run(
-        self, report: Callable[[int, int, str], None], is_told_to_stop: Callable[[], bool] = lambda: False
-    ) -> None:
+    def run(self, report: Callable[[int, int, str], None], is_told_to_stop: Callable[[], bool] = lambda: False) -> None:
         """Trains to the end.
 
         Args:
@@ -84,39 +90,78 @@ class PackRun:
         count = min([self.num_updates - self.step, *(every - self.step % every for every in due)])
         averages = self.programs.run(count)
         self.step, self.score = self.step + count, None
+        self.member_updates += count * len(self.active)
         alive = self._members(self.programs.lanes.alive)
+        alive[list(self.stopped_at)] = True
         lost = [int(i) for i in np.flatnonzero(~alive) if int(i) not in self.frozen_at]
         if lost:
             steps = self._members(self.programs.lanes.state.step)
             self.frozen_at.update({i: int(steps[i]) for i in lost})
         row = {name: self._members(value) for name, value in averages.items()}
+        if isinstance(self.search, Population):
+            row |= {f"hparams.{k}": self._members(getattr(self.programs.lanes.state.hparams, k))
+                    for k in self.search.ranges}  # fmt: skip
         self.train_table.append(self.step, self.wall_seconds, {"alive": alive, **row})
         for logger in self.loggers:
             logger.write(self.step, row, "train")
 
-    def _members(self, values: Any) -> np.ndarray:
-        """[L, ...] on the host without the padding lanes."""
-        return np.asarray(hosts.gather(values))[: len(self.pack.members)]
+    def _members(self, values: Any, missing: float = np.nan) -> np.ndarray:
+        """[L, ...] on the host without padding lanes; members that were stopped have NaN, or 0 in whole numbers."""
+        found = np.asarray(hosts.gather(values))[: len(self.active)]
+        whole = np.full(
+            (len(self.pack.members), *found.shape[1:]), missing if found.dtype.kind == "f" else 0, found.dtype
+        )
+        whole[self.active] = found
+        return whole
 
     def _evaluate(self) -> str:
-        result = jax.tree.map(self._members, self.evaluation(self.programs.lanes, self.step))
+        evaluation = self.evaluation(self.programs.lanes, self.step)
+        result = jax.tree.map(self._members, evaluation)
         row = {"returns": result.returns, "lengths": result.lengths}
         scores = evaluate.normalised_scores(result.returns, self.task.spec)
         if scores is not None:
             row["scores"] = scores
-        self.eval_table.append(self.step, self.wall_seconds, row)
-        if result.recorded.obs.shape[1] and hosts.is_first():
-            kept = {name: getattr(result.recorded, name) for name in ("obs", "action", "mask")}
-            files.write_npz_atomic(self.folder.rollouts, kept)
+        recorded = {k: self._members(getattr(evaluation.recorded, k), 0.0) for k in ("obs", "action", "mask")}
         shown = row.get("scores", row["returns"])
-        self.score = float(shown.mean())
+        self.score = float(shown[self.active].mean())
+        if self.search is not None:
+            row |= self._search(shown.mean(axis=1))
+        self.eval_table.append(self.step, self.wall_seconds, row)
+        if recorded["obs"].shape[1] and hosts.is_first():
+            files.write_npz_atomic(self.folder.rollouts, recorded)
         for logger in self.loggers:
-            logger.write(self.step, {name: value.mean(axis=1) for name, value in row.items()}, "eval")
-        return f"best {'score' if scores is not None else 'return'} {shown.mean(axis=1).max():.1f}"
+            means = {name: value.mean(axis=1) for name, value in row.items() if value.ndim > 1}
+            logger.write(self.step, means, "eval")
+        return f"best {'score' if scores is not None else 'return'} {np.nanmax(shown.mean(axis=1)):.1f}"
+
+    def _search(self, scores: np.ndarray) -> dict[str, np.ndarray]:
+        """What the search makes of the members' scores [L]; its columns of the evaluation's row."""
+        if isinstance(self.search, Population):
+            parents = np.arange(len(self.active))
+            if self.step < self.num_updates:
+                lanes = jax.tree.map(lambda leaf: leaf[: len(self.active)], self.programs.lanes)
+                lanes, parents = evolved(self.search, lanes, scores, self.step)
+                self._use(lanes, np.arange(len(self.active)))
+                self.frozen_at = {i: step for i, step in self.frozen_at.items() if parents[i] == i}
+            return {"parent": parents}
+        assert self.search is not None
+        measured = np.where(self._members(self.programs.lanes.alive)[self.active], scores[self.active], np.nan)
+        kept = self.search.kept(self.step, self.config, settings_of(self.pack.members), self.active, measured)
+        if kept is not None:
+            self.stopped_at.update({int(i): self.step for i in np.delete(self.active, kept)})
+            self.active = self.active[kept]
+            self._use(self.programs.lanes, kept)
+        return {}
+
+    def _use(self, lanes: train.Lane, indices: np.ndarray) -> None:
+        """These lanes are the program's from now on; the last is repeated where the mode needs padding."""
+        wanted = sweep.lane_count(len(indices), self.programs.mode, jax.device_count())
+        padded = indices[np.minimum(np.arange(wanted), len(indices) - 1)]
+        self.programs.lanes = sweep.place(adaptive.compact(lanes, padded), self.programs.mode)
 
     def _checkpoint(self) -> None:
         """Tables and lanes to disk. Lanes that only fill up devices are left out: another machine has other ones."""
-        count, lanes = len(self.pack.members), hosts.gather(self.programs.lanes)
+        count, lanes = len(self.active), hosts.gather(self.programs.lanes)
         if not hosts.is_first():
             return
         self._save_tables()
@@ -124,6 +169,9 @@ class PackRun:
             "wall_seconds": self.wall_seconds,
             "frozen_at": {str(k): v for k, v in self.frozen_at.items()},
             "num_lanes": count,
+            "active": self.active.tolist(),
+            "stopped_at": {str(k): v for k, v in self.stopped_at.items()},
+            "member_updates": self.member_updates,
         }
         if lanes.alive.shape[0] > count:
             lanes = jax.tree.map(lambda leaf: leaf[:count], lanes)
@@ -157,32 +205,47 @@ class PackRun:
     def _resume(self) -> None:
         """Every process reads the checkpoint that the first one found whole."""
         first = hosts.is_first()
-        lanes = self._read(None) if first else None
+        lanes = self._read_newest() if first else None
         self.step = int(hosts.agreed(self.checkpoints.latest_step() or 0))
         lanes = lanes if first else self._read(self.step)
         self.programs.lanes = sweep.place(lanes, self.programs.mode)
         metadata = self.checkpoints.metadata(self.step)
         self.spent, self.frozen_at = metadata["wall_seconds"], {int(k): v for k, v in metadata["frozen_at"].items()}
+        self.stopped_at = {int(k): v for k, v in metadata.get("stopped_at", {}).items()}
+        self.active = np.asarray(metadata.get("active", self.active), int)
+        self.member_updates = metadata.get("member_updates", self.step * len(self.active))
         if first:
             self.train_table = metrics.MetricTable.load(self.folder.train)
             self.eval_table = metrics.MetricTable.load(self.folder.eval)
         for table in (self.train_table, self.eval_table):
             table.truncate_after(self.step)
 
-    def _read(self, step: int | None) -> train.Lane:
-        """The lanes of a checkpoint, the newest for None, with as many as the program has."""
-        known = self.checkpoints.latest_step() if step is None else step
-        wanted = self.programs.lanes.alive.shape[0]
-        count = wanted if known is None else self.checkpoints.metadata(known).get("num_lanes", wanted)
-        if count == wanted and not hosts.are_many():
-            return self.checkpoints.restore(self.programs.lanes, step)  # type: ignore[no-any-return]
-        lanes = self.checkpoints.restore(_on_host(self.programs.lanes, count), step)
-        index = np.minimum(np.arange(wanted), len(self.pack.members) - 1)
+    def _read_newest(self) -> train.Lane:
+        """The lanes of the newest checkpoint whose content is whole. How many they are is its own affair."""
+        for step in sorted(self.checkpoints.steps(), reverse=True):
+            try:
+                return self._read(step)
+            except ValueError as error:
+                if step in self.checkpoints.steps():  # it is whole, and something else is wrong
+                    raise
+                logging.warning("%s; trying the one before.", error)
+        raise ValueError(f"no whole checkpoint in {self.folder.checkpoints}; start the run anew or restore a copy.")
+
+    def _read(self, step: int) -> train.Lane:
+        """The lanes of a checkpoint, padded as the mode needs it."""
+        metadata, fresh = self.checkpoints.metadata(step), self.programs.lanes
+        left = len(metadata.get("active", self.pack.members))
+        wanted = sweep.lane_count(left, self.programs.mode, jax.device_count())
+        count = metadata.get("num_lanes", wanted)
+        if count == wanted == fresh.alive.shape[0] and not hosts.are_many():
+            return self.checkpoints.restore(fresh, step)  # type: ignore[no-any-return]
+        lanes = self.checkpoints.restore(_on_host(fresh, count), step)
+        index = np.minimum(np.arange(wanted), left - 1)
         return jax.tree.map(lambda leaf: leaf[index], lanes)  # type: ignore[no-any-return]
 
     def _record_plans(self) -> None:
         """What a planner planned at the starts of the episodes in rollouts.npz."""
-        if self.task.algorithm.plan is None:
+        if self.task.algorithm.plan is None or self.stopped_at:
             return
         stacked = hosts.gather(self.programs.lanes)
         if hosts.is_first():
@@ -201,8 +264,10 @@ class PackRun:
             "wall_seconds": seconds,
             "compile_seconds": self.programs.compile_seconds,
             "num_updates": self.num_updates,
-            "member_updates_per_second": self.num_updates * len(self.pack.members) / seconds,
+            "member_updates": self.member_updates,
+            "member_updates_per_second": self.member_updates / seconds,
             "nonfinite": [{"member": self.pack.members[i].id, "step": s} for i, s in sorted(self.frozen_at.items())],
+            "stopped": [{"member": self.pack.members[i].id, "step": s} for i, s in sorted(self.stopped_at.items())],
         }
         files.write_json_atomic(self.folder.done, result)
 

@@ -35,6 +35,7 @@ class Plan:
     wandb_project: str | None = None
     workers: int = 1  # that will share the study
     widths: Mapping[str, packlist.Width] = dataclasses.field(default_factory=dict)  # group -> what was measured
+    search: str = ""  # see `searching`
     num_listed: int = 0  # packs that the folder has already: the first ones, which stay as they are
     repeats: Path | None = None  # the run folder that this plan repeats
     is_only_prepared: bool = False  # other processes train it
@@ -163,7 +164,9 @@ def from_folder(folder: Path, command: Sequence[str]) -> Plan:
     known = stamp.read_stamp(folder)
     settings = dict(known["config"])
     points, lanes, max_lanes = (settings.pop(name) for name in ("points", "lanes", "max_lanes"))
+    search = settings.pop("search", "")
     plan = make_plan(command, from_json(settings), known["study"], points, folder, lanes, max_lanes=max_lanes)
+    plan = dataclasses.replace(plan, search=search)
     found = packlist.read_list(folder)
     if found is None:
         return plan

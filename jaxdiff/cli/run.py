@@ -22,6 +22,7 @@ from jaxdiff.cli import places
 from jaxdiff.cli.places import Place
 from jaxdiff.cli.plan import MAX_LANES, Plan, as_in_folder, from_folder, listed, make_plan, read_max_lanes
 from jaxdiff.cli.pretrained import check_seeds, inherit
+from jaxdiff.cli.searching import check_search, read_search
 from jaxdiff.cli.stopping import StopRequest
 from jaxdiff.cli.study import product_of
 from jaxdiff.cli.work import Tasks, run_packs
@@ -86,6 +87,8 @@ def plan_of(name: str, argv: list[str]) -> Plan | None:
                         flag_values=flag_values)  # fmt: skip
     flags.DEFINE_integer("workers", 1, "how many will share the study: as many packs of a group, at least",
                          lower_bound=1, flag_values=flag_values)  # fmt: skip
+    flags.DEFINE_string("search", "", "halving[,reduction=3,rungs=3] or pbt,NAME=LOW:HIGH[,..]: look at scores while "
+                        "training", flag_values=flag_values)  # fmt: skip
     parsed = configs.parse(argv, flag_values, __doc__ or "")
     max_lanes = read_max_lanes(flag_values.max_lanes)
     known = configs.sweeps(parsed.config_path)
@@ -105,7 +108,9 @@ def plan_of(name: str, argv: list[str]) -> Plan | None:
     plan = make_plan([name, *argv], config, ",".join(parsed.sweep) or None, points, place.folder, parsed.lanes,
                      max_lanes=max_lanes, tensorboard=flag_values.tensorboard,
                      wandb_project=flag_values.wandb_project, workers=flag_values.workers)  # fmt: skip
-    plan = dataclasses.replace(plan, is_only_prepared=flag_values.prepare, mirror=place.mirror)
+    plan = dataclasses.replace(plan, is_only_prepared=flag_values.prepare, mirror=place.mirror,
+                               search=flag_values.search)  # fmt: skip
+    check_search(read_search(plan.search), plan.packs)
     check_seeds(plan.config, [member.seed for pack in plan.packs for member in pack.members])
     use_all_cores(parsed.lanes)
     use_compilation_cache()
@@ -176,6 +181,7 @@ def prepare(plan: Plan) -> tuple[Plan, Tasks]:
     plan = measured(plan, tasks.get)
     task = tasks.get(plan.packs[0].members[0].config)
     config = {**plan.config, "points": plan.points, "lanes": plan.lanes, "max_lanes": plan.max_lanes}
+    config |= {"search": plan.search} if plan.search else {}
     stamp.write_stamp(run.path, stamp.stamp(plan.command, config, plan.study, task.info, plan.config["env"]))
     listed(plan).save(run.path)
     facts = getattr(task.env, "facts", {})

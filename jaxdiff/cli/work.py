@@ -26,6 +26,7 @@ from jaxdiff import sweep as sweeps
 from jaxdiff.cli import config as configs
 from jaxdiff.cli import hosts, places
 from jaxdiff.cli.plan import AUTO, Plan, from_folder, known_lanes
+from jaxdiff.cli.searching import read_search
 from jaxdiff.cli.stopping import REQUEUE, StopRequest
 from jaxdiff.io import files, packlist, progress, stamp
 from jaxdiff.io.locks import held
@@ -73,6 +74,8 @@ def _work_together(
     """
     from jaxdiff.cli.run import use_compilation_cache
 
+    if plan.search:
+        raise ValueError(f"--distributed cannot do --search={plan.search} yet; leave one of them out.")
     if plan.mirror is not None:
         raise ValueError(f"--distributed works on a folder that all processes see, not on {plan.mirror.remote}.")
     plan = dataclasses.replace(plan, lanes="shard" if plan.lanes == "auto" else plan.lanes)
@@ -243,7 +246,8 @@ def _train(plan: Plan, pack: sweeps.Pack, tasks: Tasks, show: Show, stop: Callab
     from jaxdiff.io.uploads import Uploads
 
     run = RunDir(plan.workdir)
-    work = PackRun(pack, tasks.get(pack.members[0].config), run.pack(pack.id), lanes_of(plan, pack))
+    task, search = tasks.get(pack.members[0].config), read_search(plan.search)
+    work = PackRun(pack, task, run.pack(pack.id), lanes_of(plan, pack), search=search)
     work.loggers = _loggers(plan, run, pack, work.step) if hosts.is_first() else []
     stopped: Stopped | None = None
     with contextlib.ExitStack() as stack:

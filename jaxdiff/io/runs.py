@@ -187,6 +187,16 @@ class Pack:
         dead = {i: np.flatnonzero(~alive[:, i]) for i in range(min(alive.shape[1], len(self.members)))}
         return {self.members[i].id: int(step[rows[0]]) for i, rows in dead.items() if len(rows)}
 
+    def stopped(self) -> dict[str, int]:
+        """Member id -> step at which a search took it out: as done.json says, else from what it has no numbers for."""
+        if self.done is not None:
+            return {entry["member"]: int(entry["step"]) for entry in self.done.get("stopped", [])}
+        if self.eval is None or not len(self.eval["step"]) or "returns" not in self.eval:
+            return {}
+        has, failed = np.isfinite(self.eval["returns"]).all(axis=-1), self.nonfinite()
+        gone = [i for i, member in enumerate(self.members) if not has[-1, i] and has[0, i] and member.id not in failed]
+        return {self.members[i].id: int(self.eval["step"][np.flatnonzero(has[:, i])[-1]]) for i in gone}
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:

@@ -167,7 +167,7 @@ def as_text(results: Results) -> str:
     for rank, setting in enumerate(results.settings[:shown], 1):
         last, running, best = setting.last, setting.running, setting.best
         label = setting.label + (" (baseline)" if setting is results.baseline else "")
-        label += " (unfinished)" if setting.provisional and last else ""
+        label += f" ({setting.standing})" if setting.standing and last else ""
         interval = f"{last.interval.low:.1f} to {last.interval.high:.1f}" if last and last.interval else "-"
         numbers = [f"{last.mean:.1f}" if last else "-", f"{last.iqm:.1f}" if last else "-", interval]
         counts = [f"{len(setting.counted)}/{len(setting.members)}"]

@@ -158,7 +158,7 @@ def as_latex(results: Results) -> str:
     digits = 1 if max((abs(last.iqm) for last in found), default=10.0) >= 10 else 3
     rows = []
     for setting in results.settings:
-        label = setting.label + (" (unfinished)" if setting.provisional and setting.last else "")
+        label = setting.label + (f" ({setting.standing})" if setting.standing and setting.last else "")
         cells = [escape(label), f"{len(setting.counted)}", "--", "--"]
         if setting.last is not None:
             cells[2] = f"${setting.last.iqm:.{digits}f}$"

@@ -10,7 +10,7 @@ import numpy as np
 from jaxdiff.io.report import statistics
 from jaxdiff.io.runs import Member, Pack, Run
 
-Status = Literal["finished", "unfinished", "non-finite"]
+Status = Literal["finished", "unfinished", "stopped", "non-finite"]
 Quantity = Literal["scores", "returns"]
 RUNNING = 10  # evaluations in the running average
 
@@ -53,9 +53,17 @@ class Setting:
         return not any(result.status == "finished" and len(result.steps) for result in self.members)
 
     @functools.cached_property
+    def standing(self) -> str:
+        """What to say behind the label: stopped by a search, unfinished, or nothing."""
+        if not self.provisional:
+            return ""
+        known = {result.status for result in self.members if len(result.steps)}
+        return "stopped" if "stopped" in known and "unfinished" not in known else "unfinished"
+
+    @functools.cached_property
     def counted(self) -> tuple[MemberResult, ...]:
-        """The seeds the estimates are made of: the finished ones; while there are none, those still running."""
-        wanted = "unfinished" if self.provisional else "finished"
+        """The seeds the estimates are made of: the finished ones; without any, those still running or stopped."""
+        wanted = self.standing or "finished"
         return tuple(result for result in self.members if result.status == wanted and len(result.steps))
 
     @functools.cached_property
@@ -156,7 +164,7 @@ def _quantity(run: Run) -> Quantity:
 
 
 def _pack_results(pack: Pack, quantity: Quantity) -> list[MemberResult]:
-    failures = pack.nonfinite()
+    failures, stopped = pack.nonfinite(), pack.stopped()
     results = []
     for lane, member in enumerate(pack.members):
         failed_at = failures.get(member.id)
@@ -164,8 +172,11 @@ def _pack_results(pack: Pack, quantity: Quantity) -> list[MemberResult]:
         if pack.eval is not None and quantity in pack.eval and lane < pack.eval[quantity].shape[1]:
             steps, values = pack.eval["step"], pack.eval[quantity][:, lane].astype(np.float64).mean(axis=-1)
             kept = np.isfinite(values) if failed_at is None else np.isfinite(values) & (steps < failed_at)
+            kept &= steps <= stopped.get(member.id, steps[-1] if len(steps) else 0)
             steps, values = steps[kept], values[kept]
         status: Status = "finished" if pack.status == "finished" else "unfinished"
+        if member.id in stopped:
+            status = "stopped"
         if failed_at is not None:
             status = "non-finite"
         imitates = _has_metric(pack, "bc_loss", lane) and not _has_metric(pack, "critic_loss", lane)

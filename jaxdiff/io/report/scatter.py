@@ -53,7 +53,7 @@ def _dot(rank: int, setting: Setting, key: str, looks: Mapping[str, Look], x: fl
     look = looks[setting.label]
     title = None
     if count <= MAX_TITLES and setting.last is not None:
-        unfinished = ", unfinished" if setting.provisional else ""
+        unfinished = f", {setting.standing}" if setting.standing else ""
         title = tag("title", f"#{rank}: IQM {setting.last.iqm:.1f} at {knobs(setting)[key]}{unfinished}")
     class_ = "hollow" if setting.provisional else "dot"
     drawn = tag("circle", title, class_=class_, cx=x, cy=y, r=3.6 if look.main else 2.6)

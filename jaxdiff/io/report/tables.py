@@ -53,7 +53,7 @@ def final(results: Results) -> Markup:
 def _short_row(rank: int, setting: Setting) -> list[Child]:
     """A row without drawings: of a setting that few will look for."""
     last, running, best = setting.last, setting.running, setting.best
-    label = setting.label + (f" (unfinished: {setting.last_step:,} updates)" if setting.provisional and last else "")
+    label = setting.label + (f" ({setting.standing}: {setting.last_step:,} updates)" if setting.standing and last else "")
     numbers = [None if found is None else f"{found.iqm:.1f}" for found in (last, running, best)]
     mean = None if last is None else f"{last.mean:.1f}"
     counted = f"{len(setting.counted)} of {len(setting.members)}"
@@ -65,8 +65,8 @@ def _final_row(results: Results, rank: int, setting: Setting) -> Markup:
     label: list[Child] = [setting.label]
     if setting is results.baseline:
         label.append(tag("span", "baseline", class_="tag"))
-    if setting.provisional and last is not None:
-        label.append(tag("span", f"unfinished: {setting.last_step:,} updates", class_="tag"))
+    if setting.standing and last is not None:
+        label.append(tag("span", f"{setting.standing}: {setting.last_step:,} updates", class_="tag"))
     if last is None:
         label.append(tag("span", "no result", class_="tag bad"))
     failed = setting.num_nonfinite
