@@ -17,7 +17,7 @@ FLOORS = {
     "data": 2, "envs": 2,
     "algorithms": 3,
     "multi": 4,
-    "train": 5, "evaluate": 5, "sweep": 5, "io": 5, "behaviour": 5,
+    "train": 5, "evaluate": 5, "sweep": 5, "adaptive": 5, "io": 5, "behaviour": 5,
     "cli": 6,
 }  # fmt: skip
 # These cost seconds or print at import, so they are imported by the function that needs them.
