@@ -247,7 +247,8 @@ def _put(tree: PyTree, sharding: jax.sharding.NamedSharding) -> PyTree:
 
     def give(leaf: Any) -> Any:
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-            return jax.device_put(leaf, sharding)
+            same = leaf.sharding.is_equivalent_to(sharding, leaf.ndim)
+            return leaf if same else jax.jit(lambda x: x, out_shardings=sharding)(leaf)
         if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return jax.random.wrap_key_data(give(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
         here = np.asarray(leaf)

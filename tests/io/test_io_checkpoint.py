@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 
-from jaxdiff.io import files
+from jaxdiff.io import cards, files
 from jaxdiff.io.checkpoint import Checkpoints
 from jaxdiff.types import TrainState
 
@@ -275,3 +276,22 @@ def test_the_card_tells_layout_and_files(three):
     on_disk = {str(p.relative_to(three / "30")): p.stat().st_size for p in (three / "30").rglob("*") if p.is_file()}
     del on_disk["card.json"]
     assert {name: size for name, (size, _) in card["files"].items()} == on_disk
+
+
+def test_checkpoints_with_typed_keys_inside_are_read_as_before(tmp_path):
+    """They have no line "keys" in their card, and orbax stored the keys as such."""
+    tree = {"key": jax.random.key(5), "x": jnp.arange(3.0)}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, tree)
+        checkpoints.wait()
+    card = files.read_json(tmp_path / "1" / cards.CARD)
+    shutil.rmtree(tmp_path / "1")
+    options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False, save_root_metadata=False)
+    with ocp.CheckpointManager(tmp_path, options=options) as manager:
+        manager.save(1, args=ocp.args.StandardSave(tree))
+    assert card.pop("keys") == "data"
+    files.write_json_atomic(tmp_path / "1" / cards.CARD, {**card, "files": cards.listed(tmp_path / "1")})
+    with Checkpoints(tmp_path) as checkpoints:
+        found = checkpoints.restore(tree)
+    np.testing.assert_array_equal(jax.random.key_data(found["key"]), jax.random.key_data(tree["key"]))
+    np.testing.assert_array_equal(found["x"], tree["x"])
