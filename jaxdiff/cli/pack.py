@@ -4,7 +4,6 @@ from collections.abc import Callable
 import time
 from typing import Any
 
-from absl import logging
 import jax
 import numpy as np
 
@@ -46,7 +45,7 @@ class PackRun:
         self.member_updates = 0
         self.score: float | None = None  # mean over the pack, where this step has been evaluated
         self.on_checkpoint: Callable[[int], None] = lambda step: None  # called once a checkpoint is being written
-        is_begun = bool(hosts.agreed(self.checkpoints.latest_step() is not None))
+        is_begun = bool(hosts.agreed(self.checkpoints.newest_whole() is not None))
         self.programs, self.probe = choose_programs(task, pack.members, self._mode(lanes, is_begun))
         self.evaluation = make_evaluation(task, self.config, self.programs.mode)
         if is_begun:
@@ -204,32 +203,18 @@ class PackRun:
 
     def _resume(self) -> None:
         """Every process reads the checkpoint that the first one found whole."""
-        first = hosts.is_first()
-        lanes = self._read_newest() if first else None
         self.step = int(hosts.agreed(self.checkpoints.latest_step() or 0))
-        lanes = lanes if first else self._read(self.step)
-        self.programs.lanes = sweep.place(lanes, self.programs.mode)
+        self.programs.lanes = sweep.place(self._read(self.step), self.programs.mode)
         metadata = self.checkpoints.metadata(self.step)
         self.spent, self.frozen_at = metadata["wall_seconds"], {int(k): v for k, v in metadata["frozen_at"].items()}
         self.stopped_at = {int(k): v for k, v in metadata.get("stopped_at", {}).items()}
         self.active = np.asarray(metadata.get("active", self.active), int)
         self.member_updates = metadata.get("member_updates", self.step * len(self.active))
-        if first:
+        if hosts.is_first():
             self.train_table = metrics.MetricTable.load(self.folder.train)
             self.eval_table = metrics.MetricTable.load(self.folder.eval)
         for table in (self.train_table, self.eval_table):
             table.truncate_after(self.step)
-
-    def _read_newest(self) -> train.Lane:
-        """The lanes of the newest checkpoint whose content is whole. How many they are is its own affair."""
-        for step in sorted(self.checkpoints.steps(), reverse=True):
-            try:
-                return self._read(step)
-            except ValueError as error:
-                if step in self.checkpoints.steps():  # it is whole, and something else is wrong
-                    raise
-                logging.warning("%s; trying the one before.", error)
-        raise ValueError(f"no whole checkpoint in {self.folder.checkpoints}; start the run anew or restore a copy.")
 
     def _read(self, step: int) -> train.Lane:
         """The lanes of a checkpoint, padded as the mode needs it."""

@@ -127,23 +127,36 @@ class Checkpoints:
           ValueError: nothing to restore, the requested step is damaged, or the tree on disk differs from `like`.
         """
         self.wait()
-        wanted = [step] if step is not None else sorted(self._cards, reverse=True)
-        for candidate in wanted:
-            if candidate not in self._cards:
-                raise ValueError(f"no checkpoint of step {step} in {self._directory}; steps: {sorted(self._cards)}.")
-            folder, card = self._directory / str(candidate), self._cards[candidate]
-            damage = cards.damage(folder, card, checksums=True)
+        wanted = self.newest_whole() if step is None else step
+        if wanted is None:
+            raise ValueError(f"no whole checkpoint in {self._directory}; start the run anew or restore a copy.")
+        if wanted not in self._cards:
+            raise ValueError(f"no checkpoint of step {step} in {self._directory}; steps: {sorted(self._cards)}.")
+        folder, card = self._directory / str(wanted), self._cards[wanted]
+        damage = None if step is None else cards.damage(folder, card, checksums=True)
+        if damage is not None:
+            del self._cards[wanted]
+            raise ValueError(f"checkpoint at {folder} is damaged ({damage}); steps: {sorted(self._cards)}.")
+        _check_layout(folder, card["layout"], _layout(like))
+        if card.get("keys") != "data":
+            return self._open().restore(wanted, args=ocp.args.StandardRestore(_placed(like)))
+        found = self._open().restore(wanted, args=ocp.args.StandardRestore(_placed(_key_data(like))))
+        return jax.tree.map(_as_key, like, found)
+
+    def newest_whole(self) -> int | None:
+        """Newest step whose content is what was written; None when there is none.
+
+        Reads every byte, where `latest_step` looks at sizes; damaged steps are passed over from then on.
+        """
+        self.wait()
+        for step in sorted(self._cards, reverse=True):
+            folder = self._directory / str(step)
+            damage = cards.damage(folder, self._cards[step], checksums=True)
             if damage is None:
-                _check_layout(folder, card["layout"], _layout(like))
-                if card.get("keys") != "data":
-                    return self._open().restore(candidate, args=ocp.args.StandardRestore(_placed(like)))
-                found = self._open().restore(candidate, args=ocp.args.StandardRestore(_placed(_key_data(like))))
-                return jax.tree.map(_as_key, like, found)
-            del self._cards[candidate]
-            if step is not None:
-                raise ValueError(f"checkpoint at {folder} is damaged ({damage}); steps: {sorted(self._cards)}.")
-            logging.warning("checkpoint at %s is damaged (%s); trying the one before.", folder, damage)
-        raise ValueError(f"no whole checkpoint in {self._directory}; start the run anew or restore a copy.")
+                return step
+            del self._cards[step]
+            logging.warning("checkpoint at %s is damaged (%s) and passed over.", folder, damage)
+        return None
 
     def wait(self) -> None:
         """Blocks until the last save is on disk.

@@ -227,6 +227,18 @@ def test_a_lost_and_a_damaged_checkpoint_give_way_to_the_one_before(trained, stu
     assert_equal_runs(trained, copy)
 
 
+def test_a_pack_whose_only_checkpoint_is_damaged_starts_over(trained, study, copy):
+    first, _ = packs_of(copy)
+    first.done.unlink()
+    shutil.rmtree(first.checkpoints / "4")
+    largest = max((p for p in (first.checkpoints / "2").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    largest.write_bytes(content)
+    again(study, copy)
+    assert_equal_runs(trained, copy)
+
+
 def test_a_pack_without_a_checkpoint_starts_over_and_a_finished_one_is_left_alone(trained, study, copy):
     first, second = packs_of(copy)
     second.done.unlink()

@@ -53,7 +53,8 @@ def final(results: Results) -> Markup:
 def _short_row(rank: int, setting: Setting) -> list[Child]:
     """A row without drawings: of a setting that few will look for."""
     last, running, best = setting.last, setting.running, setting.best
-    label = setting.label + (f" ({setting.standing}: {setting.last_step:,} updates)" if setting.standing and last else "")
+    standing = f" ({setting.standing}: {setting.last_step:,} updates)" if setting.standing and last else ""
+    label = setting.label + standing
     numbers = [None if found is None else f"{found.iqm:.1f}" for found in (last, running, best)]
     mean = None if last is None else f"{last.mean:.1f}"
     counted = f"{len(setting.counted)} of {len(setting.members)}"
