@@ -30,8 +30,8 @@ import numpy as np
 from jaxdiff import data, sweep
 from jaxdiff.cli import config as configs
 from jaxdiff.cli.flops import matrix_flops, matrix_peak
+from jaxdiff.cli.machine import use_all_cores
 from jaxdiff.cli.programs import Programs, make_programs
-from jaxdiff.cli.run import use_all_cores
 from jaxdiff.cli.task import Task, make_algorithm
 from jaxdiff.io import files, stamp
 from jaxdiff.types import Env, Spec, Transition

@@ -25,6 +25,7 @@ from jaxdiff import sweep
 from jaxdiff.cli import config as configs
 from jaxdiff.cli import places
 from jaxdiff.cli.advice import warn
+from jaxdiff.cli.machine import use_all_cores, use_compilation_cache
 from jaxdiff.cli.programs import make_evaluation
 from jaxdiff.cli.restore import (
     SETTABLE,
@@ -34,7 +35,6 @@ from jaxdiff.cli.restore import (
     read_plans,
     restore_pack,
 )
-from jaxdiff.cli.run import use_all_cores, use_compilation_cache
 from jaxdiff.cli.scores import PackScores, settings, summary, sweep_points, table
 from jaxdiff.cli.settings import in_env
 from jaxdiff.cli.task import make_algorithm, make_env

@@ -21,6 +21,7 @@ import numpy as np
 
 from jaxdiff import sweep
 from jaxdiff.cli import config as configs
+from jaxdiff.cli import machine
 from jaxdiff.cli import run as training
 from jaxdiff.cli.choose import Chosen, check_planner, choose_member
 from jaxdiff.cli.evaluate import FIRST_INDEX
@@ -101,8 +102,8 @@ def _as_folder(target: str, others: Sequence[str]) -> Path:
     if others:
         raise ValueError(f"unknown flag {others[0]!r}; a run folder is trained, so --config.* and such have no use.")
     stamp.read_stamp(target)
-    training.use_all_cores("vmap")
-    training.use_compilation_cache()
+    machine.use_all_cores("vmap")
+    machine.use_compilation_cache()
     return Path(target)
 
 

@@ -11,7 +11,6 @@ Run again with the same --workdir, a command goes on from the last checkpoint.
 from collections.abc import Sequence
 import dataclasses
 import datetime
-import os
 from pathlib import Path
 import sys
 
@@ -19,13 +18,15 @@ from absl import flags
 
 from jaxdiff.cli import config as configs
 from jaxdiff.cli import places
+from jaxdiff.cli.machine import use_all_cores, use_compilation_cache
 from jaxdiff.cli.places import Place
 from jaxdiff.cli.plan import MAX_LANES, Plan, as_in_folder, from_folder, listed, make_plan, read_max_lanes
 from jaxdiff.cli.pretrained import check_seeds, inherit
 from jaxdiff.cli.searching import check_search, read_search
 from jaxdiff.cli.stopping import StopRequest
 from jaxdiff.cli.study import product_of
-from jaxdiff.cli.work import Tasks, run_packs
+from jaxdiff.cli.tasks import Tasks
+from jaxdiff.cli.work import run_packs
 from jaxdiff.io import files, stamp
 from jaxdiff.io.runs import RunDir
 
@@ -126,22 +127,6 @@ def default_workdir(config: str, study: Sequence[str]) -> Path:
     """runs/<config>[-<study>]-<time>, so that a run without --workdir never meets an older one."""
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     return Path("runs") / "-".join([config, *study, now])
-
-
-def use_all_cores(lanes: str) -> None:
-    """On a CPU, makes one device per core, so that lanes can be spread over them. Only before JAX has started."""
-    import jax
-
-    if lanes not in ("vmap", "map"):
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
-
-
-def use_compilation_cache() -> None:
-    """Keeps compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or a folder of this machine's cache."""
-    import jax
-
-    jax.config.update("jax_compilation_cache_dir", str(configs.compilation_cache(os.environ)))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def execute(plan: Plan) -> int:

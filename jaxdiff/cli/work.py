@@ -11,7 +11,7 @@ Exit codes: 0 nothing is left to do here, 75 it was told to stop (SIGTERM, SIGUS
 1 a pack failed, the others were still tried, 2 the request was wrong.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import dataclasses
 import datetime
@@ -25,10 +25,12 @@ from absl import flags, logging
 from jaxdiff import sweep as sweeps
 from jaxdiff.cli import config as configs
 from jaxdiff.cli import hosts, places
+from jaxdiff.cli.machine import use_all_cores, use_compilation_cache
 from jaxdiff.cli.plan import AUTO, Plan, from_folder, known_lanes
 from jaxdiff.cli.searching import read_search
 from jaxdiff.cli.stopping import REQUEUE, StopRequest
-from jaxdiff.io import files, packlist, progress, stamp
+from jaxdiff.cli.tasks import Tasks
+from jaxdiff.io import files, packlist, progress
 from jaxdiff.io.locks import held
 from jaxdiff.io.runs import PackDir, RunDir, read_plan
 
@@ -37,8 +39,6 @@ Show = Callable[[int, int, str], None]
 
 def main(argv: list[str]) -> int:
     """`jaxdiff work DIR`."""
-    from jaxdiff.cli.run import use_all_cores, use_compilation_cache
-
     flag_values = flags.FlagValues()
     flags.DEFINE_list("packs", [], "ids of packs, in this order; default: all", flag_values=flag_values)
     flags.DEFINE_string("shard", "0/1", "I/N: every N-th pack of the list from the I-th on", flag_values=flag_values)
@@ -72,8 +72,6 @@ def _work_together(
 
     Packs that failed before come last: a failure ends all processes, since some may wait for others for ever.
     """
-    from jaxdiff.cli.run import use_compilation_cache
-
     if plan.search:
         raise ValueError(f"--distributed cannot do --search={plan.search} yet; leave one of them out.")
     if plan.mirror is not None:
@@ -129,46 +127,6 @@ class Outcome:
     def exit_code(self) -> int:
         """0, 1 or 75, as `jaxdiff work` gives it."""
         return REQUEUE if self.is_stopped else int(bool(self.failed))
-
-
-class Tasks:
-    """The task of the pack at hand; kept while the next pack shares its program."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan, self.program = plan, ""
-        self.task: Any = None
-
-    def get(self, config: Mapping[str, Any]) -> Any:
-        """The task of a pack's config.
-
-        Raises:
-          ValueError: its data are not those that the study was prepared or first trained with, and as `make_task`.
-        """
-        from jaxdiff.cli.task import make_task
-        from jaxdiff.cli.warm_start import check_networks
-
-        program = sweeps.program_hash(config)
-        if program != self.program:
-            self.program, self.task = "", None  # the old one's memory is needed
-            task = make_task(config)
-            check_networks(config, task)
-            for folder in (self.plan.repeats, self.plan.workdir):
-                if folder is not None and RunDir(folder).run_json.is_file():
-                    check_same_data(stamp.read_stamp(folder), task.info, str(folder))
-            self.program, self.task = program, task
-        return self.task
-
-
-def check_same_data(known: Mapping[str, Any], info: Any, folder: str) -> None:
-    """Raises ValueError unless the data are those that a folder's run.json names, where it names this file."""
-    there = known["dataset"]
-    if info is None or there is None or there["name"] != info.name:  # online, or another of the study's datasets
-        return
-    if info.sha256 != there["sha256"]:
-        raise ValueError(
-            f"dataset {info.path} has changed since {folder}: its content hashes to {info.sha256[:16]} now and to "
-            f"{there['sha256'][:16]} then; bring the old file back, or train anew with `jaxdiff sweep`."
-        )
 
 
 def run_packs(plan: Plan, packs: Sequence[sweeps.Pack], tasks: Tasks, stop: Callable[[], bool]) -> Outcome:
@@ -232,7 +190,7 @@ def _try_pack(
         outcome.failed[pack.id] = error
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         line = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-        with contextlib.suppress(OSError):  # the disk may be what failed
+        with contextlib.suppress(OSError):  # the disk may be what failed; of many, whoever failed says so
             files.write_json_atomic(folder.failed, {"error": line, "time": now, "host": platform.node()})
             if plan.mirror is not None:
                 plan.mirror.push_pack(pack.id)

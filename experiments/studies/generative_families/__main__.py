@@ -15,7 +15,7 @@ import logging
 from pathlib import Path
 import sys
 
-from jaxdiff.cli.run import use_all_cores, use_compilation_cache
+from jaxdiff.cli.machine import use_all_cores, use_compilation_cache
 from jaxdiff.io.files import write_json_atomic
 from jaxdiff.suggest import unknown_name
 

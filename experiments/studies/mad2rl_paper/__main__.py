@@ -23,7 +23,7 @@ from pathlib import Path
 import sys
 from typing import Any
 
-from jaxdiff.cli.run import use_all_cores, use_compilation_cache
+from jaxdiff.cli.machine import use_all_cores, use_compilation_cache
 from jaxdiff.io.files import write_json_atomic
 from jaxdiff.suggest import unknown_name
 from jaxdiff.sweep import MODES

@@ -1,0 +1,49 @@
+"""The task of the pack at hand, kept while the next pack shares its program, and that its data are still the same."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxdiff import sweep as sweeps
+from jaxdiff.cli.plan import Plan
+from jaxdiff.io import stamp
+from jaxdiff.io.runs import RunDir
+
+
+class Tasks:
+    """The task of the pack at hand; kept while the next pack shares its program."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.program = plan, ""
+        self.task: Any = None
+
+    def get(self, config: Mapping[str, Any]) -> Any:
+        """The task of a pack's config.
+
+        Raises:
+          ValueError: its data are not those that the study was prepared or first trained with, and as `make_task`.
+        """
+        from jaxdiff.cli.task import make_task
+        from jaxdiff.cli.warm_start import check_networks
+
+        program = sweeps.program_hash(config)
+        if program != self.program:
+            self.program, self.task = "", None  # the old one's memory is needed
+            task = make_task(config)
+            check_networks(config, task)
+            for folder in (self.plan.repeats, self.plan.workdir):
+                if folder is not None and RunDir(folder).run_json.is_file():
+                    check_same_data(stamp.read_stamp(folder), task.info, str(folder))
+            self.program, self.task = program, task
+        return self.task
+
+
+def check_same_data(known: Mapping[str, Any], info: Any, folder: str) -> None:
+    """Raises ValueError unless the data are those that a folder's run.json names, where it names this file."""
+    there = known["dataset"]
+    if info is None or there is None or there["name"] != info.name:  # online, or another of the study's datasets
+        return
+    if info.sha256 != there["sha256"]:
+        raise ValueError(
+            f"dataset {info.path} has changed since {folder}: its content hashes to {info.sha256[:16]} now and to "
+            f"{there['sha256'][:16]} then; bring the old file back, or train anew with `jaxdiff sweep`."
+        )
