@@ -18,7 +18,7 @@ import datetime
 import io
 import platform
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags, logging
 
@@ -33,6 +33,9 @@ from jaxdiff.cli.tasks import Tasks
 from jaxdiff.io import files, packlist, progress
 from jaxdiff.io.locks import held
 from jaxdiff.io.runs import PackDir, RunDir, read_plan
+
+if TYPE_CHECKING:
+    from jaxdiff.io.remote import Mirror
 
 Show = Callable[[int, int, str], None]
 
@@ -74,8 +77,6 @@ def _work_together(
     """
     if plan.search:
         raise ValueError(f"--distributed cannot do --search={plan.search} yet; leave one of them out.")
-    if plan.mirror is not None:
-        raise ValueError(f"--distributed works on a folder that all processes see, not on {plan.mirror.remote}.")
     plan = dataclasses.replace(plan, lanes="shard" if plan.lanes == "auto" else plan.lanes)
     hosts.check_mode(plan.lanes, f"{plan.workdir} was prepared with --lanes={plan.lanes}")
     hosts.join(coordinator, num_processes, process_id)
@@ -165,8 +166,19 @@ def _taken(plan: Plan, folder: PackDir, outcome: Outcome) -> Iterator[bool]:
         is_ours = bool(hosts.agreed(is_free))
         outcome.passed += not is_ours
         if is_ours and plan.mirror is not None:
-            plan.mirror.pull_pack(folder.id)
+            _pull(plan.mirror, folder.id)
         yield is_ours and not hosts.agreed(folder.is_done())
+
+
+def _pull(mirror: "Mirror", pack_id: str) -> None:
+    """Brings a pack here; of many processes with disks of their own, all go on from what the first one has."""
+    if hosts.is_first():
+        mirror.pull_pack(pack_id)
+        if hosts.are_many():
+            mirror.push_pack(pack_id)  # its copy may be ahead
+    hosts.agreed(True)  # only now the others
+    if not hosts.is_first():
+        mirror.pull_pack(pack_id)
 
 
 def _try_pack(
@@ -192,7 +204,7 @@ def _try_pack(
         line = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
         with contextlib.suppress(OSError):  # the disk may be what failed; of many, whoever failed says so
             files.write_json_atomic(folder.failed, {"error": line, "time": now, "host": platform.node()})
-            if plan.mirror is not None:
+            if plan.mirror is not None and hosts.is_first():
                 plan.mirror.push_pack(pack.id)
         return 0
     outcome.finished += 1
@@ -211,7 +223,8 @@ def _train(plan: Plan, pack: sweeps.Pack, tasks: Tasks, show: Show, stop: Callab
     with contextlib.ExitStack() as stack:
         for logger in work.loggers:
             stack.callback(logger.close)
-        uploads = None if plan.mirror is None else stack.enter_context(Uploads(plan.mirror, pack.id))
+        mirror = plan.mirror if hosts.is_first() else None
+        uploads = None if mirror is None else stack.enter_context(Uploads(mirror, pack.id))
         if uploads is not None:
             work.on_checkpoint = uploads.after
         try:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 import os
 from pathlib import Path
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,11 +15,12 @@ import numpy as np
 import pytest
 
 import jaxdiff
-from jaxdiff.cli import hosts, run
+from jaxdiff.cli import hosts, run, work
 from jaxdiff.cli import main as cli
 from jaxdiff.cli.restore import restore_pack
 from jaxdiff.cli.stopping import REQUEUE
 from jaxdiff.io import files, stamp
+from jaxdiff.io.remote import scratch_of
 from jaxdiff.io.runs import PackDir, RunDir, read_plan
 
 COMMAND = "import sys; from jaxdiff.cli.main import main; sys.exit(main(sys.argv[1:]))"
@@ -41,15 +43,18 @@ def prepare(study: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     line += ["--config.chunk=1", "--config.eval_interval=30", "--config.checkpoint_interval=10"]
 
     def make(name: str, *further: str) -> Path:
-        monkeypatch.setattr(run, "use_all_cores", lambda lanes: None)  # devices are asked for before JAX has started
-        assert cli.main([*line, f"--workdir={tmp_path / name}", *further, "--prepare"]) == 0
+        for module in (run, work):  # devices are asked for before JAX has started
+            monkeypatch.setattr(module, "use_all_cores", lambda lanes: None)
+        monkeypatch.setenv("JAXDIFF_SCRATCH", str(tmp_path / "disk"))
+        given = name if "://" in name else tmp_path / name
+        assert cli.main([*line, f"--workdir={given}", *further, "--prepare"]) == 0
         return tmp_path / name
 
     return make
 
 
-def start(folder: Path) -> list[subprocess.Popen[str]]:
-    """Two processes of one device each that work on a folder together."""
+def start(folder: Path | str, *disks: Path) -> list[subprocess.Popen[str]]:
+    """Two processes of one device each that work on a folder together; of a URL each on a disk of its own."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -61,8 +66,8 @@ def start(folder: Path) -> list[subprocess.Popen[str]]:
         "JAX_NUMPY_RANK_PROMOTION": "raise",
     }
     return [
-        subprocess.Popen([*line, "--num_processes=2", f"--process_id={i}"], env=environment, stderr=subprocess.PIPE,
-                         text=True)
+        subprocess.Popen([*line, "--num_processes=2", f"--process_id={i}"], stderr=subprocess.PIPE, text=True,
+                         env={**environment, **({"JAXDIFF_SCRATCH": str(disks[i])} if disks else {})})
         for i in range(2)
     ]  # fmt: skip
 
@@ -107,12 +112,19 @@ def assert_same_run(first: Path, second: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_end_with_the_bits_of_one_also_when_the_second_is_told_to_stop(prepare):
-    """One process runs lanes=map; two run lanes=shard, which on a CPU is map within each of them."""
-    alone, together = prepare("alone", "--lanes=map"), prepare("together")
+def test_two_processes_end_with_the_bits_of_one_also_when_the_second_is_told_to_stop(prepare, tmp_path):
+    """One process runs lanes=map; two run lanes=shard, which on a CPU is map within each of them.
+
+    They work on a URL with a disk each. What was stopped goes on in two processes, the first one on the disk that has
+    nothing of it, and a copy of the other disk in one process.
+    """
+    url, disks = f"file://{tmp_path / 'bucket'}", [tmp_path / "disk0", tmp_path / "disk1"]
+    alone = prepare("alone", "--lanes=map")
+    prepare(url)
+    first, second = (scratch_of(url, {"JAXDIFF_SCRATCH": str(disk)}) for disk in disks)
     assert cli.main(["work", str(alone)]) == 0
-    processes, deadline = start(together), time.monotonic() + 200
-    while not checkpoints(together):
+    processes, deadline = start(url, *disks), time.monotonic() + 200
+    while not checkpoints(first):
         assert all(process.poll() is None for process in processes), end(processes, 0)
         assert time.monotonic() < deadline, "no checkpoint came"
         time.sleep(0.005)
@@ -120,12 +132,31 @@ def test_two_processes_end_with_the_bits_of_one_also_when_the_second_is_told_to_
     told = end(processes, REQUEUE)
     assert "stopped and saved at update" in told[0]
     assert "stopped and saved" not in told[1]
-    assert max(checkpoints(together)) < UPDATES
-    assert not only_pack(together).is_done()
-    end(start(together), 0)
+    assert max(checkpoints(first)) < UPDATES
+    assert not checkpoints(second)
+    elsewhere = shutil.copytree(first, tmp_path / "elsewhere")
+    end(start(url, *disks[::-1]), 0)
+    together = tmp_path / "bucket"
     assert only_pack(together).is_done()
     assert files.read_json(only_pack(together).pack_json)["lanes"] == "shard"
     assert_same_run(alone, together)
+    assert not only_pack(elsewhere).is_done()
+    assert cli.main(["work", str(elsewhere)]) == 0  # one device, so three lanes and none that fills up
+    assert_same_run(alone, elsewhere)
+
+
+@pytest.mark.slow
+def test_two_processes_that_share_each_batch_train_as_one(prepare):
+    alone, together = prepare("alone", "--lanes=map"), prepare("together", "--lanes=data")
+    assert cli.main(["work", str(alone)]) == 0
+    end(start(together), 0)
+    assert files.read_json(only_pack(together).pack_json)["lanes"] == "data"
+    old, new = (files.read_npz(only_pack(folder).train) for folder in (alone, together))
+    assert old.keys() == new.keys()
+    for column in old.keys() - {"wall_seconds"}:
+        np.testing.assert_allclose(old[column], new[column], rtol=1e-4, err_msg=column)
+    for a, b in zip(saved(alone), saved(together), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
 
 
 def test_lanes_of_one_process_are_refused_with_the_reason(prepare, capsys):
