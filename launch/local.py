@@ -12,7 +12,7 @@ returns 75.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import contextlib
 import functools
 import os
@@ -101,6 +101,17 @@ def layout(workers: int | None, gpus: int, cores: list[int]) -> list[Place]:
     return [Place({}, cores[i::count] or [cores[i % len(cores)]]) for i in range(count)]
 
 
+@contextlib.contextmanager
+def _on_cores(cores: list[int]) -> Iterator[None]:
+    """Processes that are started inside the block inherit these cores; all of ours for none."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores or before)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def weight(code: int) -> float:
     """How much of a failure the end of a worker is, by its exit code; negative where a signal ended it."""
     return 0.0 if code == 0 else 0.1 if code < 0 or code == study.REQUEUE else 1.0
@@ -157,14 +168,14 @@ class Launcher:
         wanted = is_work_left and not self.is_stopping and self.failures <= self.retries
         if self.processes[i] is None and wanted and time.monotonic() >= self.start_at[i]:
             place = self.places[i]
-            self.processes[i] = subprocess.Popen(
-                self.command(self.folder),
-                env={**os.environ, **place.environment},
-                stdout=log,
-                stderr=log,
-                preexec_fn=(lambda: os.sched_setaffinity(0, place.cores)) if place.cores else None,
-                start_new_session=True,  # Ctrl-C reaches the launcher alone, which passes it on once
-            )
+            with _on_cores(place.cores):
+                self.processes[i] = subprocess.Popen(
+                    self.command(self.folder),
+                    env={**os.environ, **place.environment},
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,  # Ctrl-C reaches the launcher alone, which passes it on once
+                )
             if self.is_stopping:  # it was told so while this one was being started
                 self._tell_to_stop(self.processes[i])
 

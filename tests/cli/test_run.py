@@ -194,7 +194,7 @@ def test_a_run_without_a_workdir_gets_a_folder_of_its_own(planned, config):
         (["sweep"], "--sweep is missing; bandit.py has: rate, seed, seed_again, typo, length, nothing"),
         (["sweep", "--sweep=sed"], "unknown sweep 'sed' in bandit.py; did you mean 'seed'?"),
         (["sweep", "--sweep=seed,seed_again"], "both set 'seed'"),
-        (["sweep", "--sweep=nothing"], "a sweep has no points"),
+        (["sweep", "--sweep=nothing"], "sweep 'nothing' has no points"),
         (["sweep", "--sweep=typo"], "unknown config key 'hparams.ema_rat'; did you mean 'hparams.ema_rate'?"),
         (["train", "--config.hparams.q_weight=1.0"], "unknown config key 'hparams.q_weight'"),
         (["train", "--config.model.policy.sampler=ddmp"], "unknown sampler 'ddmp'; did you mean 'ddpm'?"),

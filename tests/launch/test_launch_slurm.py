@@ -22,33 +22,41 @@ def importable(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
+LAUNCH = "import sys; from launch.main import main; sys.exit(main(sys.argv[1:]))"
+
+
 def submit(study, worker_flag, *flags):
+    """(exit code, output) of a process of its own: submitit forks, which JAX, where a test has started it, minds."""
     pytest.importorskip("submitit")
-    return main(["slurm", str(study.folder), "--executor=local", worker_flag, "--time_min=30", "--wait", *flags])
+    line = ["slurm", str(study.folder), "--executor=local", worker_flag, "--time_min=30", "--wait", *flags]
+    done = subprocess.run([sys.executable, "-c", LAUNCH, *line], capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout
 
 
 def test_an_array_finishes_the_study_through_stops_and_a_failure(make_study, worker_flag, capsys):
     study = make_study(4)
     study.finish("p3")
     study.will(p0="stop", p1="fail")
-    assert submit(study, worker_flag, "--jobs=2") == 0
+    code, told = submit(study, worker_flag, "--jobs=2")
+    assert code == 0
     assert study.finished == set(study.names)
     assert study.visits.count("p0") == 2
     assert study.visits.count("p1") == 2
-    assert "submitted 2 jobs" in capsys.readouterr().out
+    assert "submitted 2 jobs" in told
     logs = "".join(path.read_text() for path in (study.folder / "logs" / "slurm").glob("*log.err"))
     assert "preempted" in logs or "timed-out" in logs
     assert main(["slurm", str(study.folder), "--executor=local"]) == 0
     assert "nothing to submit" in capsys.readouterr().out
 
 
-def test_a_hopeless_worker_fails_the_launch(make_study, worker_flag, capsys):
+def test_a_hopeless_worker_fails_the_launch(make_study, worker_flag):
     study = make_study(2)
     study.will(p0="fail " * 9, p1="wrong wrong")
-    assert submit(study, worker_flag, "--jobs=2", "--retries=1") == 1
+    code, told = submit(study, worker_flag, "--jobs=2", "--retries=1")
+    assert code == 1
     assert study.visits.count("p0") == 2
     assert study.visits.count("p1") == 1, "a wrong request is not tried again"
-    assert "failed: " in capsys.readouterr().out
+    assert "failed: " in told
 
 
 def test_preemption_saves_once_and_gives_the_task_back(make_study, worker):
