@@ -222,8 +222,8 @@ def test_packs_of_a_group_compile_once(grown, tmp_path, monkeypatch):
     plan, made = from_folder(folder, ["work"]), []
     real = PackRun.__init__
 
-    def note(self, *args):
-        real(self, *args)
+    def note(self, *args, **further):
+        real(self, *args, **further)
         made.append(self.programs.chunk)
 
     monkeypatch.setattr(PackRun, "__init__", note)
