@@ -20,16 +20,20 @@ ROOT = Path(__file__).resolve().parents[2]
 def importable(monkeypatch):
     """Jobs of submitit's import `launch`."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    # Imported here, submitit would set up logging anew and close the streams of everybody else's handlers.
+    monkeypatch.setenv("SUBMITIT_LOG_LEVEL", "NOCONFIG")
 
 
 LAUNCH = "import sys; from launch.main import main; sys.exit(main(sys.argv[1:]))"
 
 
 def submit(study, worker_flag, *flags):
-    """(exit code, output) of a process of its own: submitit forks, which JAX, where a test has started it, minds."""
+    """(exit code, output) of a process of its own."""
     pytest.importorskip("submitit")
     line = ["slurm", str(study.folder), "--executor=local", worker_flag, "--time_min=30", "--wait", *flags]
-    done = subprocess.run([sys.executable, "-c", LAUNCH, *line], capture_output=True, text=True, check=False)
+    environment = {key: value for key, value in os.environ.items() if key != "SUBMITIT_LOG_LEVEL"}
+    command = [sys.executable, "-c", LAUNCH, *line]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     return done.returncode, done.stdout
 
 
