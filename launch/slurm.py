@@ -18,6 +18,7 @@ import os
 from pathlib import Path
 import shutil
 import signal
+import subprocess
 from typing import Any
 
 from . import worker
@@ -64,8 +65,11 @@ def run(folder: str, arguments: argparse.Namespace) -> int:
         print("\n".join(["tasks:", *(f"  {shown(words)}" for words in commands)]))
         return 0
     executor = make_executor(arguments, logs_of(arguments, folder))
-    with executor.batch():
-        jobs = [executor.submit(WorkerTask(words, arguments.retries)) for words in commands]
+    try:
+        with executor.batch():
+            jobs = [executor.submit(WorkerTask(words, arguments.retries)) for words in commands]
+    except subprocess.CalledProcessError:
+        raise ValueError("sbatch refused the jobs, and said why above; change the flags, or see --dry_run.") from None
     print(f"submitted {len(jobs)} jobs: {', '.join(job.job_id for job in jobs)}")
     if not arguments.wait:
         return 0
