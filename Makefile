@@ -21,7 +21,7 @@ test: lint
 # Slurm is installed and started by the tests where apt-get may do it; Ray runs as two nodes on this machine.
 test-cluster: $(VENV)/dev.stamp
 	$(INSTALL) --no-build-isolation --editable '.[dev,slurm,ray]'
-	$(VENV)/bin/pytest -m cluster tests/launch
+	$(VENV)/bin/pytest -m cluster tests/launch tests/cli/test_hosts.py
 
 lint: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff check .

@@ -157,14 +157,14 @@ def evaluate_pack(requests: Sequence[Request], plan: Mapping[str, Any], known: M
         checkpoint=first.checkpoint,
         overrides=[request.overrides for request in requests],
     )
-    lanes, env, count = restored.lanes, restored.task.env, len(plan["members"])
-    warn(lanes, [apply_settings(m["config"], request.overrides) for request in requests for m in plan["members"]])
+    lanes, env, count = restored.lanes, restored.task.env, len(restored.members)
+    warn(lanes, [apply_settings(m["config"], request.overrides) for request in requests for m in restored.members])
     evaluation = make_evaluation(restored.task, {**restored.config, "record_episodes": 0}, plan["lanes"])
     found = evaluation(_spread(lanes, count * len(requests), plan["lanes"]), FIRST_INDEX + first.seed)
     if isinstance(env, HostEnv):
         env.close()
     fields = ("id", "label", "algorithm", "overrides", "seed")
-    members = [{name: member[name] for name in fields} for member in plan["members"]]
+    members = [{name: member[name] for name in fields} for member in restored.members]
     answers = []
     for i in range(len(requests)):
         mine = slice(i * count, (i + 1) * count)

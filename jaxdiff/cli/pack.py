@@ -99,7 +99,7 @@ class PackRun:
         row = {name: self._members(value) for name, value in averages.items()}
         if isinstance(self.search, Population):
             row |= {f"hparams.{k}": self._members(getattr(self.programs.lanes.state.hparams, k))
-                    for k in self.search.ranges}  # fmt: skip
+                    for k, _ in self.search.ranges}  # fmt: skip
         self.train_table.append(self.step, self.wall_seconds, {"alive": alive, **row})
         for logger in self.loggers:
             logger.write(self.step, row, "train")
@@ -137,9 +137,9 @@ class PackRun:
         """What the search makes of the members' scores [L]; its columns of the evaluation's row."""
         if isinstance(self.search, Population):
             parents = np.arange(len(self.active))
-            if self.step < self.num_updates:
+            if 0 < self.step < self.num_updates:
                 lanes = jax.tree.map(lambda leaf: leaf[: len(self.active)], self.programs.lanes)
-                lanes, parents = evolved(self.search, lanes, scores, self.step)
+                lanes, parents = evolved(self.search, lanes, scores, self.pack.members, self.step)
                 self._use(lanes, np.arange(len(self.active)))
                 self.frozen_at = {i: step for i, step in self.frozen_at.items() if parents[i] == i}
             return {"parent": parents}

@@ -155,19 +155,27 @@ def listed(plan: Plan) -> packlist.PackList:
     return packlist.PackList(tuple(packs), plan.tensorboard, plan.wandb_project, plan.widths)
 
 
-def from_folder(folder: Path, command: Sequence[str]) -> Plan:
-    """The plan of a run folder, from its run.json and packs.json.
+def from_stamp(folder: Path, command: Sequence[str]) -> Plan:
+    """The plan of a run folder's run.json, cut into packs anew.
 
     Raises:
-      ValueError: it is not a run folder, one of the two is damaged, or they do not fit together.
+      ValueError: it is not a run folder, or run.json is damaged.
     """
     known = stamp.read_stamp(folder)
     settings = dict(known["config"])
     points, lanes, max_lanes = (settings.pop(name) for name in ("points", "lanes", "max_lanes"))
     search = settings.pop("search", "")
     plan = make_plan(command, from_json(settings), known["study"], points, folder, lanes, max_lanes=max_lanes)
-    plan = dataclasses.replace(plan, search=search)
-    found = packlist.read_list(folder)
+    return dataclasses.replace(plan, search=search)
+
+
+def from_folder(folder: Path, command: Sequence[str]) -> Plan:
+    """The plan of a run folder with the packs that its packs.json lists.
+
+    Raises:
+      ValueError: as `from_stamp`, or packs.json is damaged or lists other members.
+    """
+    plan, found = from_stamp(folder, command), packlist.read_list(folder)
     if found is None:
         return plan
     return dataclasses.replace(as_in_folder(plan), tensorboard=found.tensorboard, wandb_project=found.wandb_project)

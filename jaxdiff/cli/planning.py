@@ -72,7 +72,10 @@ def main(argv: list[str]) -> int:
         checkpoint=values.checkpoint,
         overrides=[overrides],
     )
-    episodes = plan_and_act(restored, chosen.lane, values.episodes, values.seed)
+    left = [member["id"] for member in restored.members]
+    if chosen.member["id"] not in left:
+        raise ValueError(f"a search stopped {chosen.member['label']} before this checkpoint; choose another --member.")
+    episodes = plan_and_act(restored, left.index(chosen.member["id"]), values.episodes, values.seed)
     command = shlex.join(["jaxdiff", "plan", *argv])
     print(table(restored, chosen, episodes))
     if values.html is None:

@@ -43,6 +43,7 @@ class Restored:
     config: dict[str, Any]  # as they act
     lanes: train.Lane  # [S L, ...] without padding: the members once for each of S sets of overrides
     step: int  # updates they have seen
+    members: list[Mapping[str, Any]]  # whose lanes they are: all of pack.json's, but for those that were stopped
 
 
 def read_plans(run: RunDir) -> list[dict[str, Any]]:
@@ -96,6 +97,7 @@ def restore_pack(
     lived_in = make_env(plan["config"]) if is_online(plan["config"]) else place
     check_same_sizes(lived_in.spec, place.spec)
     with Checkpoints(run.pack(plan["id"]).checkpoints) as checkpoints:
+        left = members_left(checkpoints, plan, checkpoint)
         lanes, step = restore(
             checkpoints,
             plan,
@@ -103,19 +105,21 @@ def restore_pack(
             num_devices=int(known["device_count"]),
             trained=make_loop(as_trained, make_algorithm(as_trained, place.spec, statistics), lived_in).init,
             acting=make_loop(as_trained, task.algorithm, lived_in).init,
-            overrides=overrides[0],
+            overrides={key: value for key, value in overrides[0].items() if not key.startswith("hparams.")},
         )
-    lanes = jax.tree.map(lambda leaf: leaf[: len(plan["members"])], lanes)
-    acting = [
-        lanes.replace(state=lanes.state.replace(hparams=_acting_hparams(plan, chosen)))  # type: ignore[attr-defined]
-        for chosen in overrides
-    ]
-    return Restored(task, config, jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *acting), step)
+    members = [plan["members"][i] for i in left]
+    lanes = jax.tree.map(lambda leaf: leaf[: len(members)], lanes)
+    acting = [_with_hparams(lanes, members, chosen) for chosen in overrides]
+    return Restored(task, config, jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *acting), step, members)
 
 
-def _acting_hparams(plan: Mapping[str, Any], overrides: Mapping[str, Any]) -> Any:
-    """The members' hyperparameters under the overrides, stacked."""
-    return jax.device_put(_stacked_hparams([apply_settings(m["config"], overrides) for m in plan["members"]]))
+def _with_hparams(lanes: train.Lane, members: Sequence[Mapping[str, Any]], overrides: Mapping[str, Any]) -> train.Lane:
+    """Lanes whose hyperparameters are as saved, where a search may have moved them, but for those overridden."""
+    wanted = jax.device_put(_stacked_hparams([apply_settings(member["config"], overrides) for member in members]))
+    names = [key.partition(".")[2] for key in overrides if key.startswith("hparams.")]
+    new = {name: getattr(wanted, name) for name in names if hasattr(wanted, name)}
+    state = lanes.state
+    return lanes.replace(state=state.replace(hparams=state.hparams.replace(**new)))  # type: ignore[attr-defined, no-any-return]
 
 
 def _check_sizes(spec: Spec, dataset: Mapping[str, Any]) -> None:
@@ -206,15 +210,15 @@ def restore(
       num_devices: where the pack was trained: older checkpoints of sharded lanes are padded to a multiple of it.
       trained: the start of a lane as it was trained, see `Loop`.
       acting: the start of a lane of the algorithm that will act.
-      overrides: dotted keys; those of hparams.* replace the numbers in the state.
+      overrides: dotted keys with which it will act; those of hparams.* replace the numbers in the state.
 
     Returns:
-      (lanes with the padding they were trained with, step).
+      (lanes with the padding they were trained with, those of `members_left` in this order; step).
 
     Raises:
       ValueError: there is no such checkpoint, or `acting` wants other parameters than `trained` had.
     """
-    members = plan["members"]
+    members = [plan["members"][i] for i in members_left(checkpoints, plan, wanted)]
     step = _step_of(wanted, checkpoints, plan["id"])
     padded = sweep.lane_count(len(members), plan["lanes"], num_devices)
     count = checkpoints.metadata(step).get("num_lanes", padded)
@@ -222,9 +226,17 @@ def restore(
     like = _lane_shapes(trained, [member["config"] for member in filled])
     changed = [apply_settings(member["config"], overrides) for member in filled]
     _check_same_parameters(like, _lane_shapes(acting, changed), overrides)
-    lanes: train.Lane = checkpoints.restore(like, step)
-    hparams = jax.device_put(_stacked_hparams(changed))
-    return lanes.replace(state=lanes.state.replace(hparams=hparams)), step  # type: ignore[attr-defined]
+    return _with_hparams(checkpoints.restore(like, step), filled, overrides), step
+
+
+def members_left(checkpoints: Checkpoints, plan: Mapping[str, Any], wanted: str) -> list[int]:
+    """Indices of the members that a checkpoint has lanes of: all, but for those that a search had stopped by then.
+
+    Raises:
+      ValueError: there is no such checkpoint.
+    """
+    metadata = checkpoints.metadata(_step_of(wanted, checkpoints, plan["id"]))
+    return list(metadata.get("active", range(len(plan["members"]))))
 
 
 def _stacked_hparams(member_configs: Sequence[Mapping[str, Any]]) -> Any:

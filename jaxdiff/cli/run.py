@@ -9,6 +9,7 @@ Run again with the same --workdir, a command goes on from the last checkpoint.
 """
 
 from collections.abc import Sequence
+import contextlib
 import dataclasses
 import datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from jaxdiff.cli import config as configs
 from jaxdiff.cli import places
 from jaxdiff.cli.machine import use_all_cores, use_compilation_cache
 from jaxdiff.cli.places import Place
-from jaxdiff.cli.plan import MAX_LANES, Plan, as_in_folder, from_folder, listed, make_plan, read_max_lanes
+from jaxdiff.cli.plan import MAX_LANES, Plan, as_in_folder, from_stamp, listed, make_plan, read_max_lanes
 from jaxdiff.cli.pretrained import check_seeds, inherit
 from jaxdiff.cli.searching import check_search, read_search
 from jaxdiff.cli.stopping import StopRequest
@@ -49,12 +50,13 @@ def rerun(argv: list[str]) -> int:
     if len(folders) != 1:
         raise ValueError(f"rerun takes one run folder, got {len(folders)}: jaxdiff rerun DIR")
     there = places.to_work(folders[0])
-    plan = from_folder(there.folder, ["rerun", *argv])
+    plan = from_stamp(there.folder, ["rerun", *argv])
+    with contextlib.suppress(ValueError):  # members of older runs were hashed with fewer settings: cut anew then
+        plan = as_in_folder(plan)
     use_all_cores(plan.lanes)
     use_compilation_cache()
     here = places.to_write(flag_values.workdir or f"{folders[0].rstrip('/')}-rerun")
-    again = dataclasses.replace(plan, workdir=here.folder, mirror=here.mirror, repeats=there.folder,
-                                tensorboard=False, wandb_project=None)  # fmt: skip
+    again = dataclasses.replace(plan, workdir=here.folder, mirror=here.mirror, repeats=there.folder)
     return execute(again)
 
 

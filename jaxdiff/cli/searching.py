@@ -3,20 +3,23 @@
   --search=halving,reduction=3,rungs=3          settings compete; at each rung the best third goes on
   --search=pbt,lr=1e-4:1e-2,q_weight=0.1:10     members copy better ones and change the hyperparameters named
 
-Either looks at the members of one program, which must lie in one pack, after their evaluations. See `adaptive`.
+Either looks at the members of one program, which must lie in one pack, after their evaluations. Of a population are
+the members that share a seed, so seeds stay independent of one another. See `adaptive`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import functools
 import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import adaptive, sweep
 from jaxdiff.suggest import unknown_name
+
+STREAM = 2**32 - 2  # separates a population's keys from those of updates and evaluations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,15 +57,15 @@ class Halving:
 
 @dataclasses.dataclass(frozen=True)
 class Population:
-    """Population-based training over all members of a pack."""
+    """Population-based training: the members of a pack that share a seed are a population."""
 
-    ranges: Mapping[str, tuple[float, float]]
+    ranges: tuple[tuple[str, tuple[float, float]], ...]  # hyperparameter -> (low, high)
     quantile: float = 0.25
     resample: float = 0.0
 
     def check(self, config: Mapping[str, Any]) -> None:
         """Raises where the algorithm has no such hyperparameter, or a value lies outside its range."""
-        for name, (low, high) in self.ranges.items():
+        for name, (low, high) in self.ranges:
             if name not in config["hparams"]:
                 raise unknown_name("hyperparameter", name, config["hparams"])
             if not low <= float(config["hparams"][name]) <= high:
@@ -97,7 +100,7 @@ def read_search(text: str) -> Search | None:
     plain = {name: _number(name, options.pop(name)) for name in ("quantile", "resample") if name in options}
     if not options:
         raise ValueError("--search=pbt names no hyperparameter; say for example --search=pbt,lr=1e-4:1e-2.")
-    return Population({name: _range(name, value) for name, value in options.items()}, **plain)
+    return Population(tuple((name, _range(name, value)) for name, value in options.items()), **plain)
 
 
 def check_search(search: Search | None, packs: Sequence[sweep.Pack]) -> None:
@@ -117,8 +120,8 @@ def check_search(search: Search | None, packs: Sequence[sweep.Pack]) -> None:
                 f"--search compares members within a pack, and {count} members of one program lie in {len(mine)}; "
                 f"give --max_lanes={count}."
             )
-        if isinstance(search, Population) and count < 2:
-            raise ValueError("--search=pbt needs at least 2 members of each program; add seeds or settings.")
+        if isinstance(search, Population):
+            by_seed(mine[0].members)
     for pack in packs:
         for member in pack.members:
             search.check(member.config)
@@ -126,18 +129,54 @@ def check_search(search: Search | None, packs: Sequence[sweep.Pack]) -> None:
 
 def settings_of(members: Sequence[sweep.Member]) -> np.ndarray:
     """[L] ints, equal for members that differ in their seed alone."""
-    labels = [member.label for member in members]
-    return np.asarray([labels.index(label) for label in labels])
+    settings = [sweep.content_hash({**member.config, "seed": None}) for member in members]
+    return np.asarray([settings.index(setting) for setting in settings])
 
 
-def evolved(search: Population, lanes: Any, scores: np.ndarray, step: int) -> tuple[Any, np.ndarray]:
-    """One round of population-based training; (lanes, parents [L]). The draws are those of the step."""
-    ranges = {name: (float(low), float(high)) for name, (low, high) in search.ranges.items()}
-    key = jax.random.fold_in(jax.random.key(0), step)
-    lanes, parents = adaptive.evolve(
-        key, lanes, jnp.asarray(scores, jnp.float32), ranges=ranges, quantile=search.quantile, resample=search.resample
-    )
-    return lanes, np.asarray(parents)
+def by_seed(members: Sequence[sweep.Member]) -> np.ndarray:
+    """[S, P] indices of the members of each population: those that share a seed.
+
+    Raises:
+      ValueError: seeds have different numbers of members, or one alone.
+    """
+    seeds = np.asarray([member.seed for member in members])
+    populations = [np.flatnonzero(seeds == seed) for seed in dict.fromkeys(seeds.tolist())]
+    sizes = {len(population) for population in populations}
+    if len(sizes) != 1 or sizes == {1}:
+        raise ValueError(
+            f"--search=pbt: the members of one seed are a population, and here they number {sorted(sizes)} under one "
+            "program; give every seed the same settings, at least 2."
+        )
+    return np.stack(populations)
+
+
+def evolved(
+    search: Population, lanes: Any, scores: np.ndarray, members: Sequence[sweep.Member], step: int
+) -> tuple[Any, np.ndarray]:
+    """One round of population-based training in each population; (lanes, parents [L]).
+
+    Draws are those of the population's seed at this step, so populations are independent and repeat.
+    """
+    index = by_seed(members)
+    seeds = np.asarray([members[first].seed for first in index[:, 0]], np.int32)
+    inside = jax.tree.map(lambda leaf: leaf[index], lanes)
+    inside, parents = _round(search)(seeds, np.int32(step), inside, np.asarray(scores, np.float32)[index])
+    place = np.argsort(index.ravel())
+    lanes = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[place], inside)
+    chosen = np.take_along_axis(index, np.asarray(parents), axis=1)
+    return lanes, chosen.ravel()[place]
+
+
+@functools.cache
+def _round(search: Population) -> Callable[..., Any]:
+    """(seeds [S], step, lanes [S, P, ...], scores [S, P]) -> (lanes, parents [S, P] within each population)."""
+
+    def of_one(seed: Any, step: Any, lanes: Any, scores: Any) -> Any:
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), STREAM), step)
+        options = {"quantile": search.quantile, "resample": search.resample}
+        return adaptive.evolve(key, lanes, scores, ranges=dict(search.ranges), **options)
+
+    return jax.jit(jax.vmap(of_one, in_axes=(0, None, 0, 0)))
 
 
 def _option(word: str) -> tuple[str, str]:

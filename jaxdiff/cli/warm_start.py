@@ -11,7 +11,7 @@ from jaxdiff.algorithms.normalise import running_moments
 from jaxdiff.algorithms.trajectories import DATA
 from jaxdiff.cli.loops import make_loop
 from jaxdiff.cli.pretrained import POLICY, members_of, plans_of, saved_statistics
-from jaxdiff.cli.restore import restore
+from jaxdiff.cli.restore import members_left, restore
 from jaxdiff.cli.settings import make_settings
 from jaxdiff.cli.task import Task, make_algorithm, make_env
 from jaxdiff.envs import HostEnv
@@ -90,13 +90,21 @@ def _read(config: Mapping[str, Any]) -> dict[int, PyTree]:
     folder = str(config["init_from"])
     num_devices = int(stamp.read_stamp(folder)["device_count"])
     packs = {plan["id"]: _networks(folder, plan, num_devices) for plan in plans_of(config)}
-    return {seed: sweep.lane_of(packs[plan["id"]], index) for seed, (plan, index) in members_of(config).items()}
+    found = {}
+    for seed, (plan, index) in members_of(config).items():
+        networks, left = packs[plan["id"]]
+        if index not in left:
+            label = plan["members"][index]["label"]
+            raise ValueError(f"init_from={folder}: a search stopped {label} there; name another by init_setting.")
+        found[seed] = sweep.lane_of(networks, left.index(index))
+    return found
 
 
-def _networks(folder: str, plan: Mapping[str, Any], num_devices: int) -> PyTree:
-    """Networks, targets and running statistics of a pack's lanes; what acts is in both places."""
+def _networks(folder: str, plan: Mapping[str, Any], num_devices: int) -> tuple[PyTree, list[int]]:
+    """(networks, targets and running statistics of a pack's lanes, whose they are); what acts is in both places."""
     init = _init_of(plan)
     with Checkpoints(RunDir(folder).pack(plan["id"]).checkpoints) as checkpoints:
+        left = members_left(checkpoints, plan, "last")
         lanes, _ = restore(checkpoints, plan, "last", num_devices=num_devices, trained=init, acting=init, overrides={})
     params, target = dict(lanes.state.params), dict(lanes.state.target_params)
     if POLICY in params:
@@ -104,12 +112,8 @@ def _networks(folder: str, plan: Mapping[str, Any], num_devices: int) -> PyTree:
         params[POLICY] = target[POLICY] = acting[POLICY]
     opt_state = lanes.state.opt_state
     statistics = opt_state.get(DATA) if isinstance(opt_state, dict) else None
-    return {
-        "params": params,
-        "target": target,
-        "moments": running_moments(lanes.state),
-        "statistics": statistics,
-    }
+    moments = running_moments(lanes.state)
+    return {"params": params, "target": target, "moments": moments, "statistics": statistics}, left
 
 
 def _init_of(plan: Mapping[str, Any]) -> Callable[[Any, Any], train.Lane]:

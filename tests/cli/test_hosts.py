@@ -145,6 +145,7 @@ def test_two_processes_end_with_the_bits_of_one_also_when_the_second_is_told_to_
     assert_same_run(alone, elsewhere)
 
 
+@pytest.mark.cluster  # eight devices of one process share batches in every run of the suite
 @pytest.mark.slow
 def test_two_processes_that_share_each_batch_train_as_one(prepare):
     alone, together = prepare("alone", "--lanes=map"), prepare("together", "--lanes=data")

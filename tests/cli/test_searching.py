@@ -8,9 +8,11 @@ import pytest
 from jaxdiff.cli import main as cli
 from jaxdiff.cli import work
 from jaxdiff.cli.plan import from_folder
+from jaxdiff.cli.restore import Restored, restore_pack
 from jaxdiff.cli.searching import Halving, Population, read_search
 from jaxdiff.io import files
 from jaxdiff.io.digest import member_digests
+from jaxdiff.io.report.answer import answer
 from jaxdiff.io.report.results import collect
 from jaxdiff.io.runs import Pack, RunDir, load_run
 
@@ -20,6 +22,12 @@ def sweep_rates():
     for rate in (1e-4, 3e-4, 1e-3, 3e-3):
         for seed in (0, 1):
             yield {"algorithm": "diffusion_bc", "hparams.lr": rate, "seed": seed, "num_updates": 8}
+"""
+UNEVEN = """
+
+def sweep_uneven():
+    for rate, seed in ((1e-3, 0), (3e-3, 0), (1e-3, 1)):
+        yield {"algorithm": "diffusion_bc", "hparams.lr": rate, "seed": seed}
 """
 
 
@@ -88,6 +96,9 @@ def test_the_report_ranks_the_one_that_finished_first_and_says_what_was_stopped(
     assert [setting.standing for setting in results.settings] == ["", "stopped", "stopped", "stopped"]
     assert {s.last_step for s in results.settings[1:]} == {2, 4}
     assert all(setting.last is not None for setting in results.settings)
+    assert "3 settings were stopped early (halving,reduction=2,rungs=3) and are ranked behind the rest." in answer(
+        results
+    )
 
 
 @pytest.mark.parametrize("search", ["halving,reduction=2,rungs=3", "pbt,lr=1e-4:1e-2,resample=0.5"])
@@ -129,7 +140,9 @@ def test_a_population_records_parents_and_rates_that_stay_in_range(plain, bred):
     assert parents.shape == (4, 8)
     np.testing.assert_array_equal(parents[-1], np.arange(8))  # nobody is replaced after the last update
     moved = parents[:-1] != np.arange(8)
-    assert 1 <= moved.sum() <= 6  # at most the worst two of eight, three times
+    assert 1 <= moved.sum() <= 6  # at most the worst of four in each of two populations, three times
+    seeds = np.asarray([member.seed for member in bred.members])
+    np.testing.assert_array_equal(seeds[parents], np.broadcast_to(seeds, parents.shape))  # of their own population
     assert ((rates >= np.float32(1e-4)) & (rates <= np.float32(1e-2))).all()
     for row, step in enumerate(bred.eval["step"][:-1]):
         scores = bred.eval["returns"][row].mean(axis=-1)
@@ -142,10 +155,47 @@ def test_a_population_records_parents_and_rates_that_stay_in_range(plain, bred):
                                   bred.train["bc_loss"][first])  # fmt: skip
 
 
+def restored(pack: Pack) -> Restored:
+    run = RunDir(pack.dir.path.parents[1])
+    plan, known = files.read_json(pack.dir.pack_json), files.read_json(run.run_json)
+    return restore_pack(run, plan, known, env=None, episodes=2, checkpoint="last", overrides=[{}])
+
+
+def test_what_is_left_of_a_halving_can_be_rolled_out(halved, tmp_path):
+    found = restored(halved)
+    left = [member.id for member in halved.members if member.id not in halved.stopped()]
+    assert [member["id"] for member in found.members] == left
+    assert found.lanes.alive.shape == (2,)
+    out = tmp_path / "eval.json"
+    assert cli.main(["eval", str(halved.dir.path.parents[1]), "--episodes=2", f"--out={out}"]) == 0
+    (pack,) = files.read_json(out)["packs"]
+    assert [member["id"] for member in pack["members"]] == left
+    assert np.shape(pack["returns"]) == (2, 2)
+
+
+def test_members_of_a_population_act_with_the_hyperparameters_they_ended_with(bred):
+    np.testing.assert_array_equal(restored(bred).lanes.state.hparams.lr, bred.train["hparams.lr"][-1])
+    assert len(np.unique(bred.train["hparams.lr"][-1])) > 1
+
+
+def test_the_report_says_what_a_setting_is_in_a_population(bred):
+    told = " ".join(answer(collect(load_run(bred.dir.path.parents[1]))))
+    assert "a setting is where its members started" in told
+
+
+def test_uneven_populations_are_refused(rates, tmp_path, capsys):
+    config = tmp_path / "uneven.py"
+    path, _, data = rates[1].removeprefix("--config=").partition(":")
+    config.write_text(Path(path).read_text() + UNEVEN)
+    line = ["sweep", f"--config={config}:{data}", "--sweep=uneven", f"--workdir={tmp_path / 'run'}"]
+    assert cli.main([*line, "--search=pbt,lr=1e-4:1e-2"]) == 2
+    assert "here they number [1, 2] under one program" in capsys.readouterr().err
+
+
 def test_words_become_a_search():
     assert read_search("") is None
     assert read_search("halving,rungs=4") == Halving(3.0, 4)
-    assert read_search("pbt,hparams.lr=1e-4:1e-2,quantile=0.5") == Population({"lr": (1e-4, 1e-2)}, 0.5)
+    assert read_search("pbt,hparams.lr=1e-4:1e-2,quantile=0.5") == Population((("lr", (1e-4, 1e-2)),), 0.5)
 
 
 @pytest.mark.parametrize(

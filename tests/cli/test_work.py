@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from pathlib import Path
+import shutil
 import signal
 
 import numpy as np
@@ -17,32 +18,51 @@ from jaxdiff.io import files, packlist
 from jaxdiff.io.locks import held, is_held
 from jaxdiff.io.runs import RunDir, load_run
 
-GROWN = """
+SMALL = """
+
+def sweep_small():
+    yield {"algorithm": "diffusion_bc", "seed": 0}
+    yield {"algorithm": "diffusion_bc", "seed": 1}
+    yield {"algorithm": "diffusion_bc", "model.policy.hidden": (5,)}
+
 
 def sweep_grown():
-    yield from sweep_methods()
-    yield {"algorithm": "diffusion_bc", "seed": 1}
-    yield {"hparams.q_weight": 2.0, "seed": 0}
+    yield from sweep_small()
+    yield {"algorithm": "diffusion_bc", "seed": 2}
+    yield {"algorithm": "diffusion_bc", "model.policy.hidden": (5,), "seed": 1}
 
 
 def sweep_other():
-    yield {"hparams.q_weight": 1.0, "seed": 0}
+    yield {"algorithm": "diffusion_bc", "seed": 0}
 """
 
 
 @pytest.fixture(scope="module")
 def grown(study: list[str], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The package's study in a config that has a wider one too; arguments without --sweep."""
+    """Arguments without --sweep: of `small`, three members in two groups, and of a wider and a narrower study."""
     path, _, data = study[0].removeprefix("--config=").partition(":")
     copy = tmp_path_factory.mktemp("grown") / "study.py"
-    copy.write_text(Path(path).read_text() + GROWN)
+    copy.write_text(Path(path).read_text() + SMALL)
     return [f"--config={copy}:{data}", "--lanes=vmap"]
 
 
+@pytest.fixture(scope="module")
+def small(grown: list[str]) -> list[str]:
+    return [*grown, "--sweep=small"]
+
+
+@pytest.fixture(scope="module")
+def whole(small: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small study, trained by one process that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    assert cli.main(["sweep", *small, f"--workdir={folder}"]) == 0
+    return folder
+
+
 @pytest.fixture
-def prepared(study: list[str], tmp_path: Path) -> Path:
+def prepared(small: list[str], tmp_path: Path) -> Path:
     folder = tmp_path / "prepared"
-    assert cli.main(["sweep", *study, f"--workdir={folder}", "--prepare"]) == 0
+    assert cli.main(["sweep", *small, f"--workdir={folder}", "--prepare"]) == 0
     return folder
 
 
@@ -66,9 +86,9 @@ def assert_same(first: dict[str, dict[str, np.ndarray]], second: dict[str, dict[
             np.testing.assert_array_equal(values, second[member][name], err_msg=name)
 
 
-def test_a_prepared_study_is_a_list_that_workers_share_without_another_word(prepared, trained, capsys):
+def test_a_prepared_study_is_a_list_that_workers_share_without_another_word(prepared, whole, capsys):
     run = RunDir(prepared)
-    assert [p.id for p in packlist.read_list(prepared).packs] == [p.id for p in packlist.read_list(trained).packs]
+    assert [p.id for p in packlist.read_list(prepared).packs] == [p.id for p in packlist.read_list(whole).packs]
     assert run.list_packs() == []
     assert not run.is_done()
     assert cli.main(["work", str(prepared), "--shard=1/2"]) == 0
@@ -76,7 +96,7 @@ def test_a_prepared_study_is_a_list_that_workers_share_without_another_word(prep
     assert not run.is_done()
     assert cli.main(["work", str(prepared)]) == 0
     assert run.is_done()
-    assert_same(numbers(trained), numbers(prepared))
+    assert_same(numbers(whole), numbers(prepared))
 
 
 def test_shards_are_the_whole_list_and_refuse_what_is_none():
@@ -110,7 +130,7 @@ def test_a_pack_that_is_held_is_passed_over(prepared):
     assert not is_held(folder.lock)
 
 
-def test_a_stopped_worker_has_saved_and_the_next_one_ends_with_the_same_bits(prepared, trained):
+def test_a_stopped_worker_has_saved_and_the_next_one_ends_with_the_same_bits(prepared, whole):
     plan = from_folder(prepared, ["work"])
     outcome = work.run_packs(plan, plan.packs, work.Tasks(plan), lambda: True)
     assert outcome.exit_code == REQUEUE
@@ -118,12 +138,12 @@ def test_a_stopped_worker_has_saved_and_the_next_one_ends_with_the_same_bits(pre
     (name,) = RunDir(prepared).list_packs()
     assert [int(path.name) for path in RunDir(prepared).pack(name).checkpoints.iterdir()] == [2]
     assert work.run_packs(plan, plan.packs, work.Tasks(plan), lambda: False).finished == 2
-    assert_same(numbers(trained), numbers(prepared))
+    assert_same(numbers(whole), numbers(prepared))
 
 
-def test_a_stop_between_intervals_is_saved_where_it_was(study, tmp_path):
+def test_a_stop_between_intervals_is_saved_where_it_was(small, tmp_path):
     folder, asked = tmp_path / "short", [False, True]
-    line = ["sweep", *study, f"--workdir={folder}", "--config.chunk=1", "--prepare"]
+    line = ["sweep", *small, f"--workdir={folder}", "--config.chunk=1", "--prepare"]
     assert cli.main(line) == 0
     plan = from_folder(folder, ["work"])
     assert work.run_packs(plan, plan.packs[:1], work.Tasks(plan), lambda: asked.pop(0)).is_stopped
@@ -147,9 +167,9 @@ def test_signals_are_noted_once_and_then_mean_what_they_meant():
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_a_failed_pack_is_told_the_others_are_trained_and_the_next_try_clears_it(prepared, trained, monkeypatch):
+def test_a_failed_pack_is_told_the_others_are_trained_and_the_next_try_clears_it(prepared, whole, monkeypatch):
     plan = from_folder(prepared, ["work"])
-    broken, whole = plan.packs
+    broken, healthy = plan.packs
     real = PackRun.run
 
     def fail(self, *args):
@@ -162,16 +182,16 @@ def test_a_failed_pack_is_told_the_others_are_trained_and_the_next_try_clears_it
     assert (outcome.exit_code, outcome.finished, list(outcome.failed)) == (1, 1, [broken.id])
     told = files.read_json(RunDir(prepared).pack(broken.id).failed)
     assert told["error"] == "RuntimeError: out of memory"
-    assert not RunDir(prepared).pack(whole.id).failed.exists()
+    assert not RunDir(prepared).pack(healthy.id).failed.exists()
     monkeypatch.undo()
     assert cli.main(["work", str(prepared)]) == 0
     assert not RunDir(prepared).pack(broken.id).failed.exists()
-    assert_same(numbers(trained), numbers(prepared))
+    assert_same(numbers(whole), numbers(prepared))
 
 
-def test_a_wider_study_trains_only_what_is_new(grown, trained, tmp_path):
+def test_a_wider_study_trains_only_what_is_new(grown, whole, tmp_path):
     folder = tmp_path / "wide"
-    assert cli.main(["sweep", *grown, "--sweep=methods", f"--workdir={folder}"]) == 0
+    shutil.copytree(whole, folder)
     run, before = RunDir(folder), numbers(folder)
     times = {name: run.pack(name).done.stat().st_mtime_ns for name in run.list_packs()}
     assert cli.main(["sweep", *grown, "--sweep=grown", f"--workdir={folder}"]) == 0
@@ -181,26 +201,26 @@ def test_a_wider_study_trains_only_what_is_new(grown, trained, tmp_path):
     assert {name: run.pack(name).done.stat().st_mtime_ns for name in times} == times
     assert len(packlist.read_list(folder).packs) == len(times) + 2
     # Its members are those of a study that had them from the start.
-    whole = tmp_path / "whole"
-    assert cli.main(["sweep", *grown, "--sweep=grown", f"--workdir={whole}", "--prepare"]) == 0
-    assert {name for pack in packlist.read_list(whole).packs for name in pack.members} == after.keys()
+    anew = tmp_path / "anew"
+    assert cli.main(["sweep", *grown, "--sweep=grown", f"--workdir={anew}", "--prepare"]) == 0
+    assert {name for pack in packlist.read_list(anew).packs for name in pack.members} == after.keys()
 
 
 def test_a_narrower_study_is_refused_before_anything_is_written(grown, tmp_path, capsys):
     folder = tmp_path / "wide"
-    assert cli.main(["sweep", *grown, "--sweep=methods", f"--workdir={folder}", "--prepare"]) == 0
+    assert cli.main(["sweep", *grown, "--sweep=small", f"--workdir={folder}", "--prepare"]) == 0
     before = (folder / "run.json").read_bytes()
     assert cli.main(["sweep", *grown, "--sweep=other", f"--workdir={folder}"]) == 2
     assert "holds another run: its pack" in capsys.readouterr().err
     assert (folder / "run.json").read_bytes() == before
 
 
-def test_a_study_under_a_url_is_trained_from_two_machines(study, trained, tmp_path, monkeypatch):
+def test_a_study_under_a_url_is_trained_from_two_machines(small, whole, tmp_path, monkeypatch):
     """Two scratch folders stand for two machines, and a folder behind fsspec for the bucket."""
     url = f"file://{tmp_path / 'bucket' / 'run'}"
     (tmp_path / "bucket").mkdir()
     monkeypatch.setenv("JAXDIFF_SCRATCH", str(tmp_path / "first"))
-    assert cli.main(["sweep", *study, f"--workdir={url}", "--prepare"]) == 0
+    assert cli.main(["sweep", *small, f"--workdir={url}", "--prepare"]) == 0
     assert cli.main(["work", url, "--shard=0/2"]) == 0
     monkeypatch.setenv("JAXDIFF_SCRATCH", str(tmp_path / "second"))
     asked = [False, True]
@@ -212,7 +232,7 @@ def test_a_study_under_a_url_is_trained_from_two_machines(study, trained, tmp_pa
     assert cli.main(["work", url]) == 0
     assert RunDir(tmp_path / "bucket" / "run").is_done()
     monkeypatch.setenv("JAXDIFF_SCRATCH", str(tmp_path / "reader"))
-    assert_same(numbers(trained), numbers(places.to_read(url).folder))
+    assert_same(numbers(whole), numbers(places.to_read(url).folder))
 
 
 def test_packs_of_a_group_compile_once(grown, tmp_path, monkeypatch):

@@ -20,7 +20,18 @@ def answer(results: Results) -> list[str]:
     others = sum(setting.last is not None for setting in results.settings)
     lead = f"Best of {others} settings: " if others > 1 else "The one setting: "
     lead += f"{best.label}, last-checkpoint IQM {spoken(best.last)} ({seeds(best.last)}), {results.quantity_name}."
-    return [lead, _against_baseline(results, best), *_against_data(results, best), *_troubles(results)]
+    told = [_against_baseline(results, best), *_against_data(results, best), *_searched(results)]
+    return [lead, *told, *_troubles(results)]
+
+
+def _searched(results: Results) -> list[str]:
+    """What a search that looked at scores makes of the word setting."""
+    search = str(results.run.stamp.get("config", {}).get("search", ""))
+    if search.startswith("pbt"):
+        copied = f"Population-based training ({search}): members of a seed copied one another"
+        return [f"{copied}, and a setting is where its members started, not what they ended with."]
+    stopped = sum(setting.standing == "stopped" for setting in results.settings)
+    return [f"{stopped} settings were stopped early ({search}) and are ranked behind the rest."] if stopped else []
 
 
 def seeds(found: Estimate) -> str:

@@ -102,7 +102,7 @@ def panels(results: Results, looks: Mapping[str, Look]) -> list[Markup]:
         paths = _paths(results, chosen)
         if paths:
             picture = _picture(maze, paths, setting.label, looks[setting.label].class_)
-            words = f"{setting.label}, seed {chosen.member.seed}, {len(paths)} episodes"
+            words = f"{setting.label}, seed {chosen.member.seed}, {len(paths)} episode" + "s" * (len(paths) != 1)
             drawn.append(tag("figure", picture, tag("figcaption", words)))
     return drawn[:MAX_PANELS]
 
