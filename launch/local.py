@@ -190,14 +190,14 @@ class Launcher:
 
     def _progress(self) -> tuple[int, int]:
         """(finished packs, sum of the newest checkpoints' steps): grows whenever anything is gained."""
-        if "://" in self.folder:
+        if study.is_remote(self.folder):
             return -len(study.unfinished(self.folder)), 0
         packs = list((Path(self.folder) / "packs").glob("*"))
         steps = [[int(s.name) for s in p.glob("checkpoints/*") if (s / "card.json").is_file()] for p in packs]
         return sum((pack / "done.json").is_file() for pack in packs), sum(max(s, default=0) for s in steps)
 
     def _log(self, i: int) -> Path:
-        folder = Path("logs") if "://" in self.folder else Path(self.folder) / "logs"
+        folder = Path("logs") if study.is_remote(self.folder) else Path(self.folder) / "logs"
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"worker-{i}.log"
 

@@ -22,7 +22,7 @@ import subprocess
 from typing import Any
 
 from . import worker
-from .study import REQUEST_WAS_WRONG, REQUEUE, shard, shown, unfinished
+from .study import REQUEST_WAS_WRONG, REQUEUE, is_remote, shard, shown, unfinished
 
 SECONDS_TO_SAVE = 120
 MOST_STOPS = 20
@@ -85,7 +85,7 @@ def logs_of(arguments: argparse.Namespace, folder: str) -> Path:
     Raises:
       ValueError: the study is in a bucket, which is no such folder.
     """
-    if arguments.logs is None and worker.is_remote(folder):
+    if arguments.logs is None and is_remote(folder):
         raise ValueError(f"{folder} is a bucket: name a folder that all nodes see with --logs=FOLDER.")
     return Path(worker.absolute(arguments.logs)) if arguments.logs is not None else Path(folder) / "logs" / "slurm"
 

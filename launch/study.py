@@ -10,6 +10,8 @@ from pathlib import Path
 import shlex
 import sys
 
+from jaxdiff.io.storage import Storage, is_remote
+
 RUN = "import sys; from jaxdiff.cli.main import main; sys.exit(main(sys.argv[1:]))"
 REQUEUE = 75  # exit code of a worker that was told to stop, has saved, and wants to be started again
 REQUEST_WAS_WRONG = 2  # exit code of a worker that will fail in the same way every time
@@ -25,9 +27,7 @@ def unfinished(folder: str) -> list[str]:
     Raises:
       ValueError: it has no list of packs, or the list is damaged.
     """
-    if "://" in folder:
-        from jaxdiff.io.storage import Storage
-
+    if is_remote(folder):
         storage = Storage(folder)
         text, there = storage.read(["packs.json"]).get("packs.json"), storage.list("packs")
         done = {name.split("/")[1] for name in there if name.endswith("/done.json")}

@@ -39,12 +39,7 @@ def command(prefix: str | None, folder: str, *more: str) -> list[str]:
 
 def absolute(folder: str) -> str:
     """The folder's full path, since workers start elsewhere; a URL as it is."""
-    return folder if is_remote(folder) else os.path.abspath(os.path.expanduser(folder))
-
-
-def is_remote(folder: str) -> bool:
-    """Whether it is the URL of a bucket."""
-    return "://" in folder
+    return folder if study.is_remote(folder) else os.path.abspath(os.path.expanduser(folder))
 
 
 def count_shards(folder: str, jobs: int | None) -> int:

@@ -115,9 +115,8 @@ class PackRun:
 
     def _evaluate(self) -> str:
         evaluation = self.evaluation(self.programs.lanes, self.step)
-        result = jax.tree.map(self._members, evaluation)
-        row = {"returns": result.returns, "lengths": result.lengths}
-        scores = evaluate.normalised_scores(result.returns, self.task.spec)
+        row = {name: self._members(getattr(evaluation, name)) for name in ("returns", "lengths")}
+        scores = evaluate.normalised_scores(row["returns"], self.task.spec)
         if scores is not None:
             row["scores"] = scores
         recorded = {k: self._members(getattr(evaluation.recorded, k), 0.0) for k in ("obs", "action", "mask")}

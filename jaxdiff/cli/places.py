@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 class Place(NamedTuple):
     """Where a run is."""
 
-    name: str  # as it was given: for people
     folder: Path  # on this machine
     mirror: "Mirror | None"  # of a URL: what is in `folder` comes from there and goes there
 
@@ -46,7 +45,7 @@ def to_write(name: str | Path) -> Place:
     place = _place(name)
     if place.mirror is not None:
         place.mirror.check_writable()
-        if "run.json" in place.mirror.storage.list():
+        if place.mirror.storage.read(["run.json"]):
             place.mirror.pull_study()
     return place
 
@@ -92,8 +91,8 @@ def to_act(name: str | Path) -> Place:
 
 def _place(name: str | Path) -> Place:
     if not is_remote(name):
-        return Place(str(name), Path(name).expanduser(), None)
+        return Place(Path(name).expanduser(), None)
     from jaxdiff.io.remote import Mirror, scratch_of
 
     mirror = Mirror(str(name), scratch_of(str(name)))
-    return Place(mirror.remote, mirror.local.path, mirror)
+    return Place(mirror.local.path, mirror)

@@ -107,7 +107,7 @@ def plan_of(name: str, argv: list[str]) -> Plan | None:
     points = product_of({study: known[study]() for study in parsed.sweep})
     config = inherit(parsed.config, parsed.overrides)
     workdir = parsed.workdir or default_workdir(parsed.config_path.stem, parsed.sweep)
-    place = Place(str(workdir), Path(workdir), None) if parsed.dry_run else places.to_write(workdir)
+    place = Place(Path(workdir), None) if parsed.dry_run else places.to_write(workdir)
     plan = make_plan([name, *argv], config, ",".join(parsed.sweep) or None, points, place.folder, parsed.lanes,
                      max_lanes=max_lanes, tensorboard=flag_values.tensorboard,
                      wandb_project=flag_values.wandb_project, workers=flag_values.workers)  # fmt: skip

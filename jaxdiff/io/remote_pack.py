@@ -49,13 +49,9 @@ class RemotePack:
     def pull(self) -> None:
         """Results of a finished pack; else the newest whole checkpoint with its tables, and the best one."""
         there = self._list()
-        if DONE in there:
-            self._pull_finished(there)
+        known = self._begin_pull(there)
+        if known is None:
             return
-        known = self._resumable(there)
-        if self._is_ahead(known, there):
-            return
-        self._clear()
         for step in sorted(known, reverse=True):
             if self._pull_step(step, known[step], _tables(step, known[step])):
                 self._pull_best(known)
@@ -64,13 +60,9 @@ class RemotePack:
 
     def pull_results(self, there: Mapping[str, int]) -> None:
         """Everything but checkpoints."""
-        if DONE in there:
-            self._pull_finished(there)
+        known = self._begin_pull(there)
+        if known is None:
             return
-        known = self._resumable(there)
-        if self._is_ahead(known, there):
-            return
-        self._clear()
         newest = max(known, default=None)
         if newest is None:
             self._take("", ("pack.json",), there)
@@ -135,6 +127,17 @@ class RemotePack:
         gone = [f"{folder}{cards.CARD}" for folder in old if f"{folder}{cards.CARD}" in there]
         if old:
             self._remove(*gone, *(folder.rstrip("/") for folder in old))
+
+    def _begin_pull(self, there: Mapping[str, int]) -> dict[int, Card] | None:
+        """Clears what is here and gives the steps to go on from; None where it has finished and come, or is ahead."""
+        if DONE in there:
+            self._pull_finished(there)
+            return None
+        known = self._resumable(there)
+        if self._is_ahead(known, there):
+            return None
+        self._clear()
+        return known
 
     def _pull_finished(self, there: Mapping[str, int]) -> None:
         done = self.storage.read([self._there(DONE)])[self._there(DONE)]

@@ -223,7 +223,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         raise ValueError(f"{run_dir.path} is not a run folder: it has no run.json; give the --workdir of a run.")
     problems: list[str] = []
     stamp = files.read_json_object(run_dir.run_json)
-    facts = _read(run_dir.facts_json, files.read_json, problems) or {}
+    facts = read_or_note(run_dir.facts_json, files.read_json, problems) or {}
     packs = tuple(_load_pack(run_dir.pack(pack_id)) for pack_id in run_dir.list_packs())
     return Run(run_dir, stamp, facts, packs, tuple(problems))
 
@@ -253,7 +253,7 @@ def _require(value: Any, keys: Iterable[str], what: str) -> None:
 
 def _load_pack(pack_dir: PackDir) -> Pack:
     problems: list[str] = []
-    plan = _read(pack_dir.pack_json, read_plan, problems)
+    plan = read_or_note(pack_dir.pack_json, read_plan, problems)
     if plan is None and not problems:
         problems.append("pack.json is missing: the pack never started")
     plan = plan or {}
@@ -266,9 +266,9 @@ def _load_pack(pack_dir: PackDir) -> Pack:
         members=tuple(_member(entry) for entry in plan.get("members", [])),
         train=_table(pack_dir.train, problems),
         eval=_table(pack_dir.eval, problems),
-        rollouts=_read(pack_dir.rollouts, files.read_npz, problems),
-        done=_read(pack_dir.done, files.read_json, problems),
-        plans=_read(pack_dir.plans, files.read_npz, problems),
+        rollouts=read_or_note(pack_dir.rollouts, files.read_npz, problems),
+        done=read_or_note(pack_dir.done, files.read_json, problems),
+        plans=read_or_note(pack_dir.plans, files.read_npz, problems),
         problems=tuple(problems),
     )
 
@@ -278,14 +278,14 @@ def _member(entry: dict[str, Any]) -> Member:
 
 
 def _table(path: Path, problems: list[str]) -> dict[str, np.ndarray] | None:
-    table = _read(path, files.read_npz, problems)
+    table = read_or_note(path, files.read_npz, problems)
     if table is not None and "step" not in table:
         problems.append(f"{path.name} has no column 'step'")
         return None
     return table
 
 
-def _read(path: Path, read: Callable[[Path], Any], problems: list[str]) -> Any:
+def read_or_note(path: Path, read: Callable[[Path], Any], problems: list[str]) -> Any:
     """What `read` makes of the file; None when it is not there, or, with a line in `problems`, when it is damaged."""
     try:
         return read(path)

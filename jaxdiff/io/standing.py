@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxdiff.io import files, packlist
 from jaxdiff.io.locks import is_held
-from jaxdiff.io.runs import PackDir, RunDir, read_plan
+from jaxdiff.io.runs import PackDir, RunDir, read_or_note, read_plan
 
 State = Literal["finished", "running", "stopped", "failed", "waiting"]
 STATES: tuple[State, ...] = ("finished", "running", "stopped", "failed", "waiting")
@@ -160,11 +160,11 @@ def read_standing(
 
 def _pack(folder: PackDir, entry: packlist.ListedPack | None, now: float) -> PackStanding:
     problems: list[str] = []
-    plan = _read(folder.pack_json, read_plan, problems) or {}
-    done = _read(folder.done, files.read_json_object, problems)
-    failure = _read(folder.failed, files.read_json_object, problems)
-    train = _read(folder.train, lambda at: files.read_npz(at, ("step", "wall_seconds", "alive")), problems) or {}
-    table = _read(folder.eval, lambda at: files.read_npz(at, ("step", "scores", "returns")), problems) or {}
+    plan = read_or_note(folder.pack_json, read_plan, problems) or {}
+    done = read_or_note(folder.done, files.read_json_object, problems)
+    failure = read_or_note(folder.failed, files.read_json_object, problems)
+    train = read_or_note(folder.train, lambda at: files.read_npz(at, ("step", "wall_seconds", "alive")), problems) or {}
+    table = read_or_note(folder.eval, lambda at: files.read_npz(at, ("step", "scores", "returns")), problems) or {}
     members = [member["id"] for member in plan.get("members", [])] or list(entry.members if entry else ())
     labels = tuple(str(member["label"]) for member in plan.get("members", []))
     step = max((int(columns["step"][-1]) for columns in (train, table) if len(columns.get("step", ()))), default=0)
@@ -253,15 +253,4 @@ def _mtime(path: Path) -> float | None:
     try:
         return path.stat().st_mtime
     except OSError:
-        return None
-
-
-def _read(path: Path, read: Any, problems: list[str]) -> Any:
-    """What `read` makes of the file; None when it is not there or, with a line in `problems`, is damaged."""
-    try:
-        return read(path)
-    except FileNotFoundError:
-        return None
-    except (ValueError, OSError) as error:
-        problems.append(f"{path.name}: {error}")
         return None

@@ -133,7 +133,10 @@ def test_every_worker_gets_a_pack_and_no_more_packs_than_that_takes(workers):
 
 def test_ram_is_what_is_available_and_no_more_than_the_container_has():
     files = {"/proc/meminfo": "MemTotal:  9 kB\nMemAvailable:    2000 kB\n"}
-    read = lambda path: files.get(str(path), "")  # noqa: E731
+
+    def read(path):
+        return files.get(str(path), "")
+
     assert memory.available_ram(read) == 2000 * 1024
     files |= {"/sys/fs/cgroup/memory.max": "max\n", "/sys/fs/cgroup/memory.current": "5\n"}
     assert memory.available_ram(read) == 2000 * 1024
