@@ -113,6 +113,7 @@ def make_host_rollout(
             chunk, memory = act(jax.random.fold_in(key_act, len(rows)), state, obs, memory)
             for action in np.moveaxis(np.asarray(chunk), 1, 0):
                 next_obs, reward, terminated, truncated = env.step(action)
+                reward = reward.reshape(num_episodes, -1).mean(axis=1)
                 rows.append((obs, action, np.where(running, reward, 0.0), running))
                 obs, running = next_obs, running & ~(terminated | truncated)
         all_obs, all_action, reward, mask = (np.stack(column, axis=1) for column in zip(*rows, strict=True))

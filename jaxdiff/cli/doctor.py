@@ -30,6 +30,7 @@ EXTRAS = {
     "mujoco": (("imageio",), "real MuJoCo through Gymnasium: the D4RL locomotion tasks"),
     "minari": (("minari",), "Minari datasets"),
     "marl": (("jaxmarl",), "JaxMARL's environments"),
+    "pettingzoo": (("pettingzoo",), "evaluation in PettingZoo's environments"),
     "ode": (("diffrax",), "adaptive steps for the probability-flow ODE"),
     "wandb": (("wandb",), "logging to Weights & Biases"),
     "storage": (("s3fs", "gcsfs"), "a --workdir on a bucket"),

@@ -82,6 +82,27 @@ def make(name: str, text: str, taken: Mapping[str, Any]) -> Env:
         raise ValueError(f"config.env_options={text!r}: {told}") from error
 
 
+def make_host(name: str, text: str, num_envs: int) -> envs.HostEnv:
+    """The environment of that name on the host, with its options.
+
+    Args:
+      name: of `envs.make_host`.
+      text: `config.env_options`; a name of gymnasium's takes none.
+      num_envs: copies.
+
+    Raises:
+      KeyError, ImportError: an unknown name, a missing extra.
+      ValueError: see `parse`; an option that the environment refuses.
+    """
+    options = parse(text)
+    if options and not name.startswith("pettingzoo-"):
+        raise ValueError(
+            f"config.env_options={text!r}: none is read by config.env={name}, which runs on the host; leave "
+            "--config.env_options away."
+        )
+    return envs.make_host(name, num_envs, **options)
+
+
 def _own_key(name: str, option: str) -> str:
     """Which config key an option is set by."""
     group = "vec" if name == "vec" else "mpe"

@@ -48,7 +48,7 @@ def make_env(config: Mapping[str, Any]) -> Env | envs.HostEnv:
 
     Raises:
       ValueError: config.maze beside an environment that is no maze of one's own, or missing, or malformed; for
-        config.env_options see `env_options.make`, a simulator on the host takes none.
+        config.env_options see `env_options.make` and `make_host`.
       KeyError, ImportError: an unknown name, a missing extra.
     """
     name, maze, options = config["env"], setting(config, "maze"), setting(config, "env_options")
@@ -64,12 +64,7 @@ def make_env(config: Mapping[str, Any]) -> Env | envs.HostEnv:
             f"config.maze={maze!r} has no use in config.env={name}; give --config.env=pointmaze-custom, or no maze."
         )
     if envs.is_host(name):
-        if options:
-            raise ValueError(
-                f"config.env_options={options!r}: none is read by config.env={name}, which runs on the host; leave "
-                "--config.env_options away."
-            )
-        return envs.make_host(name, int(config["eval_episodes"]))
+        return further.make_host(name, options, int(config["eval_episodes"]))
     return further.make(name, options, env_options(config))
 
 

@@ -84,7 +84,7 @@ def make(name: str, **options: Any) -> Env:
 
     Args:
       name: a key of ENVS or CUSTOM_MAZES, or "jaxmarl-" and an id of JaxMARL's (see `jaxmarl_env`). A name starting
-        with "gymnasium-" runs on the host: see `make_host`.
+        with "gymnasium-" or "pettingzoo-" runs on the host: see `make_host`.
       **options: keyword arguments of the factory: `max_episode_steps` (pointmaze, brax, rooms, mpe), `dense`,
         `multi`, `goal` (pointmaze), `maze` (pointmaze-custom, which needs it), `wanted`, `avoided` (rooms), `backend`
         (brax, mabrax), `force`, `speed_scale`, `sensitivity_scale`, `prey` (mpe), `obsk`, `root` (mabrax),

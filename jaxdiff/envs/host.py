@@ -1,14 +1,16 @@
-"""Real MuJoCo tasks from gymnasium, stepped on the host: for evaluation, since training never leaves the device.
+"""Tasks stepped on the host: real MuJoCo from gymnasium, PettingZoo. For evaluation; training never leaves the device.
 
 D4RL's hopper, halfcheetah, walker2d and ant ran on mujoco-py 2.0; gymnasium's v5 tasks have the same observations and
 actions for the first three (Ant-v5 adds contact forces) but other physics (mujoco 3) and revised rewards. Scores
-normalised with D4RL's references are therefore comparable among themselves, not with published D4RL numbers.
+normalised with D4RL's references are therefore comparable among themselves, not with published D4RL numbers. Names that
+start with "pettingzoo-" are in `pettingzoo_env`.
 """
 
 from typing import Any
 
 import numpy as np
 
+from jaxdiff.envs.pettingzoo_env import is_pettingzoo, make_teams
 from jaxdiff.envs.quiet import quiet_loading
 from jaxdiff.suggest import unknown_name
 from jaxdiff.types import Spec
@@ -23,16 +25,17 @@ REFERENCE_SCORES: dict[str, tuple[float, float]] = {
     "Ant-v5": (-325.6, 3879.7),
 }
 
-HOST_ENVS = tuple(PREFIX + task for task in REFERENCE_SCORES)  # tried ones; other gymnasium ids work by the same rule
+# Tried ones; others work by the same rule.
+HOST_ENVS = (*(PREFIX + task for task in REFERENCE_SCORES), "pettingzoo-simple_spread_v3")
 
 
 def is_host(name: str) -> bool:
-    """True for names that `make_host` takes and `make` does not: those starting with "gymnasium-"."""
-    return name.startswith(PREFIX)
+    """True for names that `make_host` takes and `make` does not: those starting with "gymnasium-" or "pettingzoo-"."""
+    return name.startswith(PREFIX) or is_pettingzoo(name)
 
 
 class HostEnv:
-    """B copies of one gymnasium task, stepped together and never reset on their own.
+    """B copies of one task, stepped together and never reset on their own. With agents, arrays have them after B.
 
     A copy whose episode ended is left alone: from then on it returns zeros and False until `reset`. The copies are
     stepped one after another: on two cores a thread pool was no faster (hopper) or half as fast (halfcheetah), one
@@ -54,7 +57,7 @@ class HostEnv:
         self._high = np.asarray(space.high, np.float64)
 
     def reset(self, seed: int) -> np.ndarray:
-        """Starts B new episodes and returns obs [B, O] float32.
+        """Starts B new episodes and returns obs [B, O] or [B, A, O] float32.
 
         Copy b draws its start from (seed, b) alone, so it does not depend on B, and seeds do not share starts.
 
@@ -71,21 +74,22 @@ class HostEnv:
         """One step of every unfinished copy.
 
         Args:
-          action: [B, U] in [-1, 1], clipped, then mapped linearly onto the task's own range.
+          action: [B, U] or [B, A, U] in [-1, 1], clipped, then mapped linearly onto the task's own range.
 
         Returns:
-          obs [B, O] float32, reward [B] float32, terminated [B] bool, truncated [B] bool. On one step at most one of
-          the two flags is set, terminated taking precedence. Zeros and False for finished copies.
+          obs [B, O] or [B, A, O] float32, reward [B] or [B, A] float32, terminated [B] bool, truncated [B] bool. On one
+          step at most one of the two flags is set, terminated taking precedence. Zeros and False for finished copies.
 
         Raises:
           ValueError: action has another shape.
         """
         action = np.asarray(action, np.float64)
-        if action.shape != (self.num_envs, self.spec.action_dim):
-            raise ValueError(f"action has shape {action.shape}; give ({self.num_envs}, {self.spec.action_dim})")
+        lead = (self.num_envs,) if self.spec.num_agents is None else (self.num_envs, self.spec.num_agents)
+        if action.shape != (*lead, self.spec.action_dim):
+            raise ValueError(f"action has shape {action.shape}; give {(*lead, self.spec.action_dim)}")
         scaled = self._low + 0.5 * (np.clip(action, -1.0, 1.0) + 1.0) * (self._high - self._low)
-        obs = np.zeros((self.num_envs, self.spec.obs_dim), np.float32)
-        reward = np.zeros(self.num_envs, np.float32)
+        obs = np.zeros((*lead, self.spec.obs_dim), np.float32)
+        reward = np.zeros(lead, np.float32)
         terminated = np.zeros(self.num_envs, bool)
         truncated = np.zeros(self.num_envs, bool)
         for b in np.flatnonzero(~self.finished):
@@ -100,22 +104,28 @@ class HostEnv:
             copy.close()
 
 
-def make_host(name: str, num_envs: int) -> HostEnv:
-    """B copies of a gymnasium task.
+def make_host(name: str, num_envs: int, **options: Any) -> HostEnv:
+    """B copies of a task of gymnasium's or PettingZoo's.
 
     Args:
-      name: "gymnasium-" and a gymnasium id, such as "gymnasium-Hopper-v5".
+      name: "gymnasium-" and a gymnasium id, such as "gymnasium-Hopper-v5"; or see `pettingzoo_env`.
       num_envs: B, at least 1.
+      **options: of PettingZoo's environment; a gymnasium task takes none here.
 
     Raises:
-      ImportError: gymnasium is not installed; the message is the line that installs it.
-      KeyError: the name does not start with "gymnasium-", or gymnasium does not know the id.
-      ValueError: num_envs < 1, or the task's observation or action is not one bounded vector of floats.
+      ImportError: gymnasium or PettingZoo is not installed; the message is the line that installs it.
+      KeyError: the name has another beginning, or the library does not know the rest.
+      ValueError: num_envs < 1, options that are refused, or the task's observation or action is not one bounded vector
+        of floats, of every agent.
     """
     if not is_host(name):
         raise unknown_name("host environment", name, HOST_ENVS)
     if num_envs < 1:
         raise ValueError(f"num_envs={num_envs} must be at least 1")
+    if is_pettingzoo(name):
+        return HostEnv(*make_teams(name, num_envs, options))
+    if options:
+        raise ValueError(f"{name} takes no options, got {', '.join(options)}; leave them out.")
     task = name.removeprefix(PREFIX)
     try:
         import gymnasium
