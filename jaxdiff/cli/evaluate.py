@@ -25,6 +25,7 @@ from jaxdiff import sweep
 from jaxdiff.cli import config as configs
 from jaxdiff.cli import places
 from jaxdiff.cli.advice import warn
+from jaxdiff.cli.choose import of_task
 from jaxdiff.cli.machine import use_all_cores, use_compilation_cache
 from jaxdiff.cli.programs import make_evaluation
 from jaxdiff.cli.restore import (
@@ -35,7 +36,7 @@ from jaxdiff.cli.restore import (
     read_plans,
     restore_pack,
 )
-from jaxdiff.cli.scores import PackScores, settings, summary, sweep_points, table
+from jaxdiff.cli.scores import PackScores, by_env, settings, summary, sweep_points, table
 from jaxdiff.cli.settings import in_env
 from jaxdiff.cli.task import make_algorithm, make_env
 from jaxdiff.envs import HostEnv
@@ -57,10 +58,12 @@ class Request:
     env: str | None  # None: the one of the run
     checkpoint: str  # last, best or a step
     overrides: dict[str, Any]  # dotted key -> value, of --set
+    task: str | None = None  # of a study of several: the only one to roll out
 
     def id(self) -> str:
         """The same for the same request."""
         fields = {"episodes": self.episodes, "seed": self.seed, "env": self.env, "overrides": self.overrides}
+        fields |= {} if self.task is None else {"task": self.task}
         return sweep.content_hash({**fields, "checkpoint": self.checkpoint})
 
 
@@ -76,6 +79,7 @@ def main(argv: list[str]) -> int:
     flags.DEFINE_integer("seed", 0, "of the episodes", 0, 2**31 - 1, flag_values=flag_values)
     flags.DEFINE_string("env", None, "score on this environment, default the run's own", flag_values=flag_values)
     flags.DEFINE_string("checkpoint", "last", "last, best or a step", flag_values=flag_values)
+    flags.DEFINE_string("task", None, "of a study of several tasks: the only one to roll out", flag_values=flag_values)
     settable = ", ".join(SETTABLE.values())
     flags.DEFINE_multi_string("set", [], f"KEY=VALUE of {settable}; repeat it", flag_values=flag_values)
     flags.DEFINE_multi_string("sweep", [], "KEY=VALUE,VALUE,.. of such keys; repeat it", flag_values=flag_values)
@@ -85,13 +89,14 @@ def main(argv: list[str]) -> int:
         raise ValueError(f"eval takes one run folder, got {len(folders)}: jaxdiff eval DIR")
     run = RunDir(places.to_act(folders[0]).folder)
     known = stamp.read_stamp(run.path)
-    plans = read_plans(run)
+    plans = of_task(read_plans(run), known, flag_values.task)
     points = sweep_points(flag_values.sweep)
     if len(points) > 1 and flag_values.out:
         raise ValueError(f"--out={flag_values.out} names one file and --sweep makes {len(points)}; leave --out away.")
     configs_of_packs = [plan["config"] for plan in plans]
     chosen = (flag_values.episodes, flag_values.seed, flag_values.env, flag_values.checkpoint)
-    requests = [Request(run, *chosen, parse_settings(configs_of_packs, [*flag_values.set, *p])) for p in points]
+    wanted = [parse_settings(configs_of_packs, [*flag_values.set, *point]) for point in points]
+    requests = [Request(run, *chosen, overrides, flag_values.task) for overrides in wanted]
     written_to = Path(flag_values.out).parent if flag_values.out else run.path / "evals"
     files.check_writable(written_to, "choose another file with --out")
     if flag_values.out and Path(flag_values.out).is_dir():
@@ -108,7 +113,7 @@ def main(argv: list[str]) -> int:
     for request, packs in zip(requests, found, strict=True):
         path = Path(flag_values.out) if flag_values.out else run.path / "evals" / f"{request.id()}.json"
         files.write_json_atomic(path, _record(["jaxdiff", "eval", *argv], request, known, packs))
-        print(table(packs, request.overrides))
+        print("\n\n".join(table(of_env, request.overrides) for of_env in by_env(packs)))
         print(f"\nwritten to {path}\n")
     if len(points) > 1:
         print(summary(points, found))
@@ -185,8 +190,10 @@ def _record(
     command: list[str], request: Request, known: Mapping[str, Any], packs: Sequence[PackScores]
 ) -> dict[str, Any]:
     """All numbers, and all that is needed to get them again."""
-    here = stamp.stamp(command, {}, known["study"], known["dataset"], packs[0].env)
+    here = stamp.stamp(command, {}, known["study"], known["dataset"], ", ".join(dict.fromkeys(p.env for p in packs)))
     asked = {field.name: getattr(request, field.name) for field in dataclasses.fields(request) if field.name != "run"}
+    if request.task is None:
+        del asked["task"]
     return {
         "run": str(request.run.path),
         "run_created": known["created"],

@@ -1,6 +1,7 @@
 """One pack from its first update, or its last checkpoint, to its result files."""
 
 from collections.abc import Callable
+import dataclasses
 import time
 from typing import Any
 
@@ -15,7 +16,9 @@ from jaxdiff.cli.programs import choose_programs, evaluation_key, make_evaluatio
 from jaxdiff.cli.searching import Population, Search, evolved, settings_of
 from jaxdiff.cli.settings import setting
 from jaxdiff.cli.task import Task
+from jaxdiff.cli.tasks import facts_of
 from jaxdiff.io import checkpoint, files, metrics, runs
+from jaxdiff.io.tasks import NAMERS
 
 
 class Stopped(Exception):
@@ -198,6 +201,10 @@ class PackRun:
             "members": [{**row, "config": m.config} for row, m in zip(members, self.pack.members, strict=True)],
             "obs_statistics": None if self.task.statistics is None else [s.tolist() for s in self.task.statistics],
         }
+        if any(key in NAMERS for member in self.pack.members for key in member.overrides):
+            # The study may have other tasks, and run.json describes the first one alone.
+            info = self.task.info
+            plan |= {"dataset": None if info is None else dataclasses.asdict(info), "facts": facts_of(self.task)}
         files.write_json_atomic(self.folder.pack_json, plan)
 
     def _resume(self) -> None:

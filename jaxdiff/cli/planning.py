@@ -23,7 +23,7 @@ from jaxdiff import sweep
 from jaxdiff.cli import config as configs
 from jaxdiff.cli import machine
 from jaxdiff.cli import run as training
-from jaxdiff.cli.choose import Chosen, check_planner, choose_member
+from jaxdiff.cli.choose import Chosen, check_planner, choose_member, of_task
 from jaxdiff.cli.evaluate import FIRST_INDEX
 from jaxdiff.cli.programs import evaluation_key
 from jaxdiff.cli.restore import Restored, parse_settings, read_plans, restore_pack
@@ -45,6 +45,7 @@ def main(argv: list[str]) -> int:
     values = flags.FlagValues()
     flags.DEFINE_string("html", None, "page to write; without it a table is printed", flag_values=values)
     flags.DEFINE_string("member", None, "id, index or label; default: the best that plans", flag_values=values)
+    flags.DEFINE_string("task", None, "of a study of several tasks: which one", flag_values=values)
     flags.DEFINE_integer("episodes", 4, "to plan for and to act in", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("seed", 0, "of the episodes", 0, 2**31 - 1, flag_values=values)
     flags.DEFINE_string("env", None, "plan in this environment, default the run's own", flag_values=values)
@@ -60,9 +61,10 @@ def main(argv: list[str]) -> int:
     folder = _as_folder(target, others) if Path(target).is_dir() else _train(target, others)
     if folder is None:
         return 0
-    chosen = choose_member(load_run(folder), read_plans(RunDir(folder)), values.member)
-    overrides = parse_settings([chosen.plan["config"]], values.set)
     known = stamp.read_stamp(folder)
+    packs = of_task(read_plans(RunDir(folder)), known, values.task)
+    chosen = choose_member(load_run(folder), packs, values.member)
+    overrides = parse_settings([chosen.plan["config"]], values.set)
     restored = restore_pack(
         RunDir(folder),
         chosen.plan,

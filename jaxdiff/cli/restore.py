@@ -88,9 +88,10 @@ def restore_pack(
     config = apply_settings(as_trained, overrides[0])
     check_task_options(plan["config"], config)
     place = make_env(config)
-    described = known["dataset"] is not None and plan["config"]["env"] == known["env"]
-    if env is not None and described:  # then run.json describes this pack's data
-        _check_sizes(place.spec, known["dataset"])
+    described = known["dataset"] if plan["config"]["env"] == known["env"] else None
+    trained_on = plan.get("dataset", described)  # its own where the study has several tasks
+    if env is not None and trained_on is not None:
+        _check_sizes(place.spec, trained_on)
     statistics = saved_statistics(plan)
     task = Task(make_algorithm(config, place.spec, statistics), place, None, None, statistics)
     # What an online lane has lived through is part of its checkpoint.

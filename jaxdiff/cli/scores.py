@@ -90,6 +90,14 @@ def table(packs: Sequence[PackScores], overrides: Mapping[str, Any]) -> str:
     return "\n".join([f"{where}; acting with {changes}" if changes else where, "", _columns(body, text_columns=1)])
 
 
+def by_env(packs: Sequence[PackScores]) -> list[list[PackScores]]:
+    """Packs that acted in one environment together: returns of different ones have no common unit."""
+    found: dict[str, list[PackScores]] = {}
+    for pack in packs:
+        found.setdefault(pack.env, []).append(pack)
+    return list(found.values())
+
+
 def settings(packs: Sequence[PackScores]) -> list[dict[str, Any]]:
     """The table's numbers: per label the mean, IQM and interval over seeds of returns and scores; best IQM first.
 

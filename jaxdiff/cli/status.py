@@ -81,7 +81,10 @@ def describe(standing: Standing, now: float) -> str:
         lines.append(f"  time left   {spoken_time(standing.seconds_left)} at this speed")
     if standing.written is not None:
         lines.append(f"  last write  {_age(standing, now)}")
-    lines += [*_running(standing, now), *_failed(standing), *_best(standing)]
+    lines += [*_running(standing, now), *_failed(standing)]
+    tasks = standing.by_task()
+    most = max(MOST_SETTINGS // len(tasks), 1)
+    lines += [line for of_task in tasks for line in _best(of_task, most)]
     problems = [f"  unreadable: {pack.id}: {problem}" for pack in standing.packs for problem in pack.problems]
     return "\n".join(lines + _shortened(problems, MOST_FAILURES, "files"))
 
@@ -135,13 +138,14 @@ def _failed(standing: Standing) -> list[str]:
     return _shortened(lines, MOST_FAILURES, "failed packs")
 
 
-def _best(standing: Standing) -> list[str]:
+def _best(standing: Standing, most: int) -> list[str]:
     settings = standing.settings()
     if not settings:
         return []
     name = "normalised score" if standing.quantity == "scores" else "return"
-    lines = [f"  best of {len(settings):,} settings, mean of the newest evaluation ({name}):"]
-    for setting in settings[:MOST_SETTINGS]:
+    where = f" on {standing.packs[0].task}" if standing.packs[0].task else ""
+    lines = [f"  best of {len(settings):,} settings{where}, mean of the newest evaluation ({name}):"]
+    for setting in settings[:most]:
         seeds = f"{setting.seeds} seed{'s' * (setting.seeds != 1)}"
         when = "" if setting.is_finished else f"  (at {setting.step:,} updates)"
         lines.append(f"  {setting.mean:10.2f}  {seeds:>9}  {setting.label}{when}")

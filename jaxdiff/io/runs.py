@@ -160,6 +160,9 @@ class Pack:
     done: dict[str, Any] | None
     problems: tuple[str, ...] = ()
     plans: dict[str, np.ndarray] | None = None  # of a planner, see `report.plans`: obs, action, value, path, calls
+    # Where a study has several tasks: of the pack's own; run.json and facts.json are of the first one.
+    dataset: dict[str, Any] | None = None
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def status(self) -> Literal["finished", "started", "not started"]:
@@ -269,6 +272,8 @@ def _load_pack(pack_dir: PackDir) -> Pack:
         rollouts=read_or_note(pack_dir.rollouts, files.read_npz, problems),
         done=read_or_note(pack_dir.done, files.read_json, problems),
         plans=read_or_note(pack_dir.plans, files.read_npz, problems),
+        dataset=plan.get("dataset"),
+        facts=plan.get("facts") or {},
         problems=tuple(problems),
     )
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from jaxdiff.io import files, packlist
+from jaxdiff.io import files, packlist, tasks
 from jaxdiff.io.locks import is_held
 from jaxdiff.io.runs import PackDir, RunDir, read_or_note, read_plan
 
@@ -43,6 +43,7 @@ class PackStanding:
     labels: tuple[str, ...] = ()  # [L]
     newest: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)  # scores, returns [L]; NaN: none counts
     evaluated: int | None = None  # step of `newest`
+    task: str = ""  # where the study has several, and the pack has begun; `labels` are then without it
 
     @property
     def done(self) -> int:
@@ -115,6 +116,12 @@ class Standing:
         evaluated = [pack.newest for pack in self.packs if pack.newest]
         return "scores" if evaluated and all("scores" in newest for newest in evaluated) else "returns"
 
+    def by_task(self) -> list["Standing"]:
+        """The begun packs of each task, in the order of their packs; the standing itself where there is one task."""
+        names = dict.fromkeys(pack.task for pack in self.packs if pack.task)
+        packs = [tuple(pack for pack in self.packs if pack.task == name) for name in names]
+        return [dataclasses.replace(self, packs=own) for own in packs] or [self]
+
     def is_done(self) -> bool:
         """Whether every pack has finished, and there is one."""
         return bool(self.packs) and all(pack.state == "finished" for pack in self.packs)
@@ -154,11 +161,18 @@ def read_standing(
     entries = {entry.id: entry for entry in listed.packs} if listed is not None else {}
     known = {pack.id: pack for pack in before.packs if pack.state == "finished"} if before is not None else {}
     ids = [*entries, *(pack_id for pack_id in run.list_packs() if pack_id not in entries)]
-    packs = (known.get(pack_id) or _pack(run.pack(pack_id), entries.get(pack_id), now) for pack_id in ids)
+    naming = tasks.of_stamp(_stamp(run))
+    packs = (known.get(pack_id) or _pack(run.pack(pack_id), entries.get(pack_id), now, naming) for pack_id in ids)
     return Standing(run.path, tuple(packs))
 
 
-def _pack(folder: PackDir, entry: packlist.ListedPack | None, now: float) -> PackStanding:
+def _stamp(run: RunDir) -> dict[str, Any]:
+    """run.json; nothing where it is missing or damaged, which is for others to say."""
+    found: dict[str, Any] = read_or_note(run.run_json, files.read_json_object, []) or {}
+    return found
+
+
+def _pack(folder: PackDir, entry: packlist.ListedPack | None, now: float, naming: tasks.Naming) -> PackStanding:
     problems: list[str] = []
     plan = read_or_note(folder.pack_json, read_plan, problems) or {}
     done = read_or_note(folder.done, files.read_json_object, problems)
@@ -166,7 +180,7 @@ def _pack(folder: PackDir, entry: packlist.ListedPack | None, now: float) -> Pac
     train = read_or_note(folder.train, lambda at: files.read_npz(at, ("step", "wall_seconds", "alive")), problems) or {}
     table = read_or_note(folder.eval, lambda at: files.read_npz(at, ("step", "scores", "returns")), problems) or {}
     members = [member["id"] for member in plan.get("members", [])] or list(entry.members if entry else ())
-    labels = tuple(str(member["label"]) for member in plan.get("members", []))
+    task, labels = _named(plan, naming)
     step = max((int(columns["step"][-1]) for columns in (train, table) if len(columns.get("step", ()))), default=0)
     per_update, speed = _pace(train, len(members))
     dead = _dead(done, train, members)
@@ -178,7 +192,7 @@ def _pack(folder: PackDir, entry: packlist.ListedPack | None, now: float) -> Pac
         state = _state(written, failure is not None or folder.failed.is_file(), holds, now, patience)
     return PackStanding(
         id=folder.id,
-        label=labels[0] if labels else (entry.label if entry else folder.id),
+        label=str(plan["members"][0]["label"]) if labels else (entry.label if entry else folder.id),
         members=len(members),
         num_updates=int(plan.get("num_updates") or (entry.num_updates if entry else 0)),
         state=state,
@@ -192,7 +206,17 @@ def _pack(folder: PackDir, entry: packlist.ListedPack | None, now: float) -> Pac
         labels=labels,
         newest=_newest(table, [index for index, member in enumerate(members) if member in dead]),
         evaluated=int(table["step"][-1]) if len(table.get("step", ())) else None,
+        task=task,
     )
+
+
+def _named(plan: Mapping[str, Any], naming: tasks.Naming) -> tuple[str, tuple[str, ...]]:
+    """The pack's task where the study has several, else nothing; its members' labels, then without the task."""
+    members = plan.get("members", [])
+    if not members or not naming.is_several:
+        return "", tuple(str(member["label"]) for member in members)
+    labels = (naming.setting(str(m["label"]), m["algorithm"], m["overrides"]) for m in members)
+    return naming.task(plan.get("config", {}), members[0]["overrides"]), tuple(labels)
 
 
 def _state(written: Mapping[str, float | None], has_failed: bool, is_held: bool, now: float, patience: float) -> State:

@@ -4,7 +4,9 @@ import os
 from pathlib import Path
 
 from jaxdiff.io import files
+from jaxdiff.io.report import several, several_page
 from jaxdiff.io.report.answer import as_csv, as_json, as_text
+from jaxdiff.io.report.by_task import by_task
 from jaxdiff.io.report.page import page
 from jaxdiff.io.report.results import collect
 from jaxdiff.io.runs import Run, load_run
@@ -25,11 +27,13 @@ def build_report(run_dir: str | os.PathLike[str], *, refresh_seconds: float | No
       OSError: the folder is not writable; earlier reports are still there.
     """
     run = load_run(run_dir)
-    results = collect(run)
-    target = run.dir.report_html
-    files.write_json_atomic(target.with_suffix(".json"), as_json(results))
-    files.write_text_atomic(target.with_suffix(".csv"), as_csv(results))
-    files.write_text_atomic(target, page(results, refresh_seconds))
+    results, target, found = collect(run), run.dir.report_html, by_task(run)
+    numbers = several.as_json(results, found) if found else as_json(results)
+    table = several.as_csv(found) if found else as_csv(results)
+    html = several_page.page(results, found, refresh_seconds) if found else page(results, refresh_seconds)
+    files.write_json_atomic(target.with_suffix(".json"), numbers)
+    files.write_text_atomic(target.with_suffix(".csv"), table)
+    files.write_text_atomic(target, html)
     return target
 
 
@@ -42,7 +46,8 @@ def summary(run: Run) -> str:
     Returns:
       Lines for a terminal, ending in a newline.
     """
-    return as_text(collect(run))
+    found = by_task(run)
+    return several.as_text(found) if found else as_text(collect(run))
 
 
 __all__ = ["build_report", "summary"]

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxdiff.io import tasks as names_of_tasks
 from jaxdiff.io.report import statistics
 from jaxdiff.io.report.results import Results, Setting
 from jaxdiff.io.report.statistics import Floats, Interval
+from jaxdiff.io.tasks import TASK
 
-TASK = ("env", "maze", "env_backend", "env_options", "mpe", "vec")  # keys of a config that make the task
 ACROSS = "all tasks"
 
 
@@ -110,13 +111,14 @@ def arrange(results: Results) -> Study:
     packs = {pack.id: pack for pack in results.run.packs}
     settings: dict[str, dict[str, Setting]] = {}
     configs: dict[str, Mapping[str, Any]] = {}
+    naming = names_of_tasks.of_stamp(results.run.stamp, [setting.overrides for setting in results.settings])
     for setting in results.settings:
         if setting.last is None:
             continue
         config = {"env": results.run.stamp.get("env"), **packs[setting.members[0].pack].config}
-        keys = _task_keys(setting.overrides)
-        task = " ".join([str(config["env"]), *(_word(key, setting.overrides[key]) for key in keys if key != "env")])
-        settings.setdefault(_name(setting, keys), {}).setdefault(task, setting)
+        task = naming.task(config, setting.overrides)
+        name = naming.setting(setting.label, setting.algorithm, setting.overrides)
+        settings.setdefault(name, {}).setdefault(task, setting)
         configs.setdefault(task, config)
     if not settings:
         raise ValueError(f"{results.run.dir.path} has no evaluation yet; wait, or see `jaxdiff status`.")
@@ -246,24 +248,3 @@ def _notes(a: Study, b: Study, tasks: Sequence[str], names: Sequence[str]) -> li
         words = " and ".join(f"{known.get('name', 'none')} ({str(known.get('sha256'))[:10]})" for known in data)
         notes.append(f"They learned from different data: {words}.")
     return notes
-
-
-def _task_keys(overrides: Mapping[str, Any]) -> list[str]:
-    """Swept keys that make the task; the dataset too where it goes along with the environment."""
-    keys = [key for key in overrides if key.split(".")[0] in TASK]
-    return [*keys, "dataset"] if "env" in keys and "dataset" in overrides else keys
-
-
-def _name(setting: Setting, keys: Sequence[str]) -> str:
-    """The label without the words of these keys."""
-    name = setting.label
-    for key in keys:
-        name = f"{name} ".replace(f" {_word(key, setting.overrides[key])} ", " ", 1).rstrip()
-    return name
-
-
-def _word(key: str, value: Any) -> str:
-    """How a label writes a swept key."""
-    if isinstance(value, list | tuple):
-        value = "x".join(map(str, value))
-    return f"{key.split('.')[-1]}={value:g}" if isinstance(value, float) else f"{key.split('.')[-1]}={value}"

@@ -7,7 +7,7 @@ settings    one row per setting, best first
 A number that is not there is an empty cell (CSV) or null (Parquet); NaN and infinities stay what they are.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import csv
 import io
 import json
@@ -17,15 +17,18 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from jaxdiff.io import files
-from jaxdiff.io.report.results import RUNNING, MemberResult, Quantity, Results, collect, member_results
+from jaxdiff.io import files, tasks
+from jaxdiff.io.report.aggregate import aggregate
+from jaxdiff.io.report.by_task import by_task
+from jaxdiff.io.report.compare import ACROSS
+from jaxdiff.io.report.results import RUNNING, Estimate, MemberResult, Quantity, Results, collect, member_results
 from jaxdiff.io.runs import Pack, Run, load_run
 from jaxdiff.suggest import unknown_name
 
 FORMATS = ("csv", "parquet", "latex")
 Table = dict[str, list[Any]]  # column -> one value per row, None where there is none
 KINDS = {  # Arrow types of the columns that every study has
-    **dict.fromkeys(("id", "pack", "label", "algorithm", "status"), "string"),
+    **dict.fromkeys(("id", "pack", "label", "task", "algorithm", "status"), "string"),
     **dict.fromkeys(("seed", "step", "num_updates", "failed_at"), "int64"),
     **dict.fromkeys(("wall_seconds", "score", "return"), "float64"),
     **dict.fromkeys((f"{what}_{of}" for what in ("last", "best", "running") for of in ("score", "return")), "float64"),
@@ -70,7 +73,8 @@ def export(run_dir: str | os.PathLike[str], formats: Sequence[str]) -> list[Path
             files.write_atomic(written[-1], _parquet_writer(table))
     if "latex" in formats:
         written.append(run.dir.path / "settings.tex")
-        files.write_text_atomic(written[-1], as_latex(collect(run)))
+        found = by_task(run)
+        files.write_text_atomic(written[-1], latex_of_tasks(found) if found else as_latex(collect(run)))
     return written
 
 
@@ -104,6 +108,9 @@ def members(run: Run) -> Table:
         "algorithm": [result.member.algorithm for result in results],
         "seed": [result.member.seed for result in results],
     }
+    configs, naming = {pack.id: pack.config for pack in run.packs}, _naming(run)
+    if naming.is_several:
+        table["task"] = [naming.task(configs[result.pack], result.member.overrides) for result in results]
     keys = dict.fromkeys(key for result in results for key in result.member.overrides)
     for key in [key for key in keys if key not in ("algorithm", "seed")]:
         name = f"config.{key}" if key in KINDS else key
@@ -154,20 +161,55 @@ def as_csv(table: Table) -> str:
 
 def as_latex(results: Results) -> str:
     """The settings, best first, as a booktabs table: seeds, IQM of the last checkpoint, its 95 % interval."""
+    unit = f"% {results.quantity_name} at the last checkpoint: interquartile mean over seeds, 95 % bootstrap interval"
+    return _booktabs(unit, _latex_rows(results))
+
+
+def latex_of_tasks(found: Mapping[str, Results]) -> str:
+    """The tables of all tasks below one another, and last the settings over tasks and seeds."""
+    over = aggregate(found)
+    rows = []
+    for task, results in found.items():
+        rows += [_latex_head(f"{task} ({results.quantity_name})"), *_latex_rows(results), r"  \midrule"]
+    if len(over.tasks) > 1:
+        rows.append(_latex_head(f"{ACROSS} ({len(over.tasks)}, normalised score)"))
+        rows += [
+            _latex_row(row.label + (f" (missing on {', '.join(row.missing)})" if row.missing else ""),
+                       sum(row.seeds), row.last, 1) for row in over.rows
+        ]  # fmt: skip
+    else:
+        rows = rows[:-1]
+    unit = "% last checkpoint: interquartile mean over seeds, over all tasks that of tasks and seeds, 95 % interval"
+    return _booktabs(unit, rows)
+
+
+def _latex_head(text: str) -> str:
+    return rf"  \multicolumn{{4}}{{l}}{{\emph{{{escape(text)}}}}} \\"
+
+
+def _latex_rows(results: Results) -> list[str]:
     found = [setting.last for setting in results.settings if setting.last is not None]
     digits = 1 if max((abs(last.iqm) for last in found), default=10.0) >= 10 else 3
     rows = []
     for setting in results.settings:
         label = setting.label + (f" ({setting.standing})" if setting.standing and setting.last else "")
-        cells = [escape(label), f"{len(setting.counted)}", "--", "--"]
-        if setting.last is not None:
-            cells[2] = f"${setting.last.iqm:.{digits}f}$"
-            interval = setting.last.interval
-            cells[3] = f"${interval.low:.{digits}f}$ to ${interval.high:.{digits}f}$" if interval else "--"
-        rows.append("  " + " & ".join(cells) + r" \\")
+        rows.append(_latex_row(label, len(setting.counted), setting.last, digits))
+    return rows
+
+
+def _latex_row(label: str, seeds: int, last: Estimate | None, digits: int) -> str:
+    cells = [escape(label), f"{seeds}", "--", "--"]
+    if last is not None:
+        cells[2] = f"${last.iqm:.{digits}f}$"
+        interval = last.interval
+        cells[3] = f"${interval.low:.{digits}f}$ to ${interval.high:.{digits}f}$" if interval else "--"
+    return "  " + " & ".join(cells) + r" \\"
+
+
+def _booktabs(comment: str, rows: Sequence[str]) -> str:
     return "\n".join(
         [
-            f"% {results.quantity_name} at the last checkpoint: interquartile mean over seeds, 95 % bootstrap interval",
+            comment,
             r"% needs \usepackage{booktabs}",
             r"\begin{tabular}{lrrr}",
             r"  \toprule",
@@ -184,6 +226,10 @@ def as_latex(results: Results) -> str:
 def escape(text: str) -> str:
     """Text that LaTeX sets as it stands, on one line."""
     return " ".join(text.split()).translate(LATEX)
+
+
+def _naming(run: Run) -> tasks.Naming:
+    return tasks.of_stamp(run.stamp, [member.overrides for pack in run.packs for member in pack.members])
 
 
 def _quantities(run: Run) -> list[Quantity]:

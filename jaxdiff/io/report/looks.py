@@ -1,6 +1,6 @@
 """The look that a setting keeps in every chart, which settings are drawn at all, and the legend that says so."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 
 from jaxdiff.io.report.markup import Markup, join, tag
@@ -25,13 +25,18 @@ class Look:
 
 def assign_looks(results: Results) -> dict[str, Look]:
     """The best settings and the baseline get the palette's colours, in alphabetical order; the others are grey."""
-    coloured = [setting.label for setting in results.settings[:NUM_COLOURS]]
-    if results.baseline is not None and results.baseline.label not in coloured:
-        coloured[-1] = results.baseline.label
-    algorithms = sorted({setting.algorithm for setting in results.settings})
+    return looks_of(results.settings, results.baseline)
+
+
+def looks_of(settings: Sequence[Setting], baseline: Setting | None) -> dict[str, Look]:
+    """`assign_looks` of settings that come best first."""
+    coloured = [setting.label for setting in settings[:NUM_COLOURS]]
+    if baseline is not None and baseline.label not in coloured:
+        coloured[-1] = baseline.label
+    algorithms = sorted({setting.algorithm for setting in settings})
     order = {label: index for index, label in enumerate(sorted(coloured))}
     looks = {}
-    for series, setting in enumerate(results.settings):
+    for series, setting in enumerate(settings):
         colour = order.get(setting.label)
         dash = DASHES[algorithms.index(setting.algorithm) % len(DASHES)]
         class_ = "other" if colour is None else f"c{colour}"

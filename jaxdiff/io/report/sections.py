@@ -1,6 +1,6 @@
 """The sections of the page, in reading order. Each is markup, or None where the run has nothing to show."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import datetime
 import shlex
 from typing import Any
@@ -14,19 +14,25 @@ from jaxdiff.io.report.results import Results
 MAX_METRICS = 12  # of a large study, the others are folded away
 
 
-def header(results: Results) -> Markup:
-    """What was asked, with what, and the answer."""
+def header(results: Results, told: Sequence[str] = (), asked: Sequence[tuple[str, Child]] = ()) -> Markup:
+    """What was asked, with what, and the answer.
+
+    Args:
+      results: of the whole study.
+      told: sentences; default: the answer of a study of one task.
+      asked: facts in the place of environment, dataset and numbers of settings and members.
+    """
     stamp = results.run.stamp
     study, env = stamp.get("study"), stamp.get("env")
     title = str(study or env or results.run.dir.path.name)
     eyebrow = "Sweep report" if study else "Run report"
-    sentences = [tag("p", sentence) for sentence in answer(results)]
+    sentences = [tag("p", sentence) for sentence in told or answer(results)]
     return tag(
         "header",
         tag("p", f"{eyebrow} · jaxdiff", class_="eyebrow"),
         tag("h1", title),
         tag("div", *sentences, class_="answer"),
-        _facts(results, stamp),
+        _facts(asked or _asked(results, stamp), stamp),
         tag("p", "Command", class_="eyebrow"),
         copy_box(command_line(stamp)),
         _versions(stamp),
@@ -45,14 +51,23 @@ def copy_box(command: str) -> Markup:
     return tag("div", tag("pre", tag("code", command)), button, class_="copy")
 
 
-def _facts(results: Results, stamp: Mapping[str, Any]) -> Markup:
-    dataset = stamp.get("dataset") or {}
-    facts: list[tuple[str, Child]] = [("Environment", stamp.get("env"))]
-    if dataset.get("name"):
-        size = f"{dataset.get('num_transitions', 0):,} transitions, {dataset.get('num_episodes', 0):,} episodes"
-        digest = tag("code", f"sha256 {str(dataset.get('sha256'))[:16]}…", title=str(dataset.get("sha256")))
-        facts.append(("Dataset", join([dataset["name"], tag("br"), tag("small", size), tag("br"), digest])))
-    facts.append(("Asked", f"{len(results.settings)} settings, {len(results.members)} members"))
+def _asked(results: Results, stamp: Mapping[str, Any]) -> list[tuple[str, Child]]:
+    data = described(stamp.get("dataset") or {})
+    asked = f"{len(results.settings)} settings, {len(results.members)} members"
+    return [("Environment", stamp.get("env")), *([("Dataset", data)] if data else []), ("Asked", asked)]
+
+
+def described(dataset: Mapping[str, Any]) -> Markup | None:
+    """A dataset's name, size and hash; None where it has no name."""
+    if not dataset.get("name"):
+        return None
+    size = f"{dataset.get('num_transitions', 0):,} transitions, {dataset.get('num_episodes', 0):,} episodes"
+    digest = tag("code", f"sha256 {str(dataset.get('sha256'))[:16]}…", title=str(dataset.get("sha256")))
+    return join([dataset["name"], tag("br"), tag("small", size), tag("br"), digest])
+
+
+def _facts(asked: Sequence[tuple[str, Child]], stamp: Mapping[str, Any]) -> Markup:
+    facts = list(asked)
     device = stamp.get("device_kind")
     facts.append(("Device", f"{stamp.get('device_count', 1)} × {device}" if device else None))
     facts.append(("Date", _date(stamp.get("created"))))
@@ -228,7 +243,9 @@ def planned(results: Results) -> Markup | None:
         "The best setting of each planner, its seed of median score: what it planned at the start of the episodes "
         "recorded in the last evaluation, and where it went. All candidates, their values and the whole denoising:"
     )
-    command = copy_box(f"jaxdiff plan {shlex.quote(str(results.run.dir.path))} --html=plans.html")
+    task = results.run.stamp.get("task")
+    which = "" if task is None else f" {shlex.quote(f'--task={task}')}"
+    command = copy_box(f"jaxdiff plan {shlex.quote(str(results.run.dir.path))}{which} --html=plans.html")
     return section("plans", "Plans", tag("p", note, class_="note"), command, *panels)
 
 
