@@ -33,6 +33,7 @@ EXTRAS = {
     "pettingzoo": (("pettingzoo",), "evaluation in PettingZoo's environments"),
     "ode": (("diffrax",), "adaptive steps for the probability-flow ODE"),
     "wandb": (("wandb",), "logging to Weights & Biases"),
+    "mlflow": (("mlflow-skinny", "mlflow"), "logging to MLflow"),
     "storage": (("s3fs", "gcsfs"), "a --workdir on a bucket"),
     "export": (("pyarrow",), "Parquet tables of a study"),
     "slurm": (("submitit",), "job arrays on Slurm"),

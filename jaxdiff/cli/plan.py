@@ -40,6 +40,7 @@ class Plan:
     repeats: Path | None = None  # the run folder that this plan repeats
     is_only_prepared: bool = False  # other processes train it
     mirror: "Mirror | None" = None  # where `workdir` is the local copy of a folder elsewhere
+    mlflow_experiment: str | None = None
 
 
 def make_plan(
@@ -152,7 +153,7 @@ def listed(plan: Plan) -> packlist.PackList:
         )
         for pack in plan.packs
     ]
-    return packlist.PackList(tuple(packs), plan.tensorboard, plan.wandb_project, plan.widths)
+    return packlist.PackList(tuple(packs), plan.tensorboard, plan.wandb_project, plan.widths, plan.mlflow_experiment)
 
 
 def from_stamp(folder: Path, command: Sequence[str]) -> Plan:
@@ -178,7 +179,8 @@ def from_folder(folder: Path, command: Sequence[str]) -> Plan:
     plan, found = from_stamp(folder, command), packlist.read_list(folder)
     if found is None:
         return plan
-    return dataclasses.replace(as_in_folder(plan), tensorboard=found.tensorboard, wandb_project=found.wandb_project)
+    logged = {name: getattr(found, name) for name in ("tensorboard", "wandb_project", "mlflow_experiment")}
+    return dataclasses.replace(as_in_folder(plan), **logged)
 
 
 def _count(names: Sequence[str]) -> str:

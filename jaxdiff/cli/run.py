@@ -84,6 +84,8 @@ def plan_of(name: str, argv: list[str]) -> Plan | None:
     configs.define_flags(flag_values)
     flags.DEFINE_bool("tensorboard", False, "log every member to TensorBoard", flag_values=flag_values)
     flags.DEFINE_string("wandb_project", None, "log every member to this W&B project", flag_values=flag_values)
+    flags.DEFINE_string("mlflow_experiment", None, "log every member to this MLflow experiment",
+                        flag_values=flag_values)  # fmt: skip
     flags.DEFINE_bool("prepare", False, "write the run folder and its list of packs, train nothing",
                       flag_values=flag_values)  # fmt: skip
     flags.DEFINE_string("max_lanes", str(MAX_LANES), "members of a pack, at most; auto: measure what is best",
@@ -112,7 +114,7 @@ def plan_of(name: str, argv: list[str]) -> Plan | None:
                      max_lanes=max_lanes, tensorboard=flag_values.tensorboard,
                      wandb_project=flag_values.wandb_project, workers=flag_values.workers)  # fmt: skip
     plan = dataclasses.replace(plan, is_only_prepared=flag_values.prepare, mirror=place.mirror,
-                               search=flag_values.search)  # fmt: skip
+                               search=flag_values.search, mlflow_experiment=flag_values.mlflow_experiment)  # fmt: skip
     check_search(read_search(plan.search), plan.packs)
     check_seeds(plan.config, [member.seed for pack in plan.packs for member in pack.members])
     use_all_cores(parsed.lanes)

@@ -30,7 +30,7 @@ from jaxdiff.cli.plan import AUTO, Plan, from_folder, known_lanes
 from jaxdiff.cli.searching import read_search
 from jaxdiff.cli.stopping import REQUEUE, StopRequest
 from jaxdiff.cli.tasks import Tasks
-from jaxdiff.io import files, packlist, progress
+from jaxdiff.io import files, packlist, progress, stamp
 from jaxdiff.io.locks import held
 from jaxdiff.io.runs import PackDir, RunDir, read_plan
 
@@ -132,6 +132,7 @@ class Outcome:
 
 def run_packs(plan: Plan, packs: Sequence[sweeps.Pack], tasks: Tasks, stop: Callable[[], bool]) -> Outcome:
     """Trains the packs that are not finished, one after another. A pack that fails does not keep the others back."""
+    _check_libraries(plan)
     run, outcome = RunDir(plan.workdir), Outcome()
     total = sum(len(pack.members) * _updates(pack) for pack in packs)
     done, frozen = 0, 0
@@ -260,6 +261,16 @@ def lanes_of(plan: Plan, pack: sweeps.Pack) -> str:
     return plan.lanes
 
 
+def _check_libraries(plan: Plan) -> None:
+    """Raises ImportError before anything is compiled for rows that could not be logged."""
+    from jaxdiff.io import loggers
+
+    if hosts.is_first():
+        for extra, where in (("wandb", plan.wandb_project), ("mlflow", plan.mlflow_experiment)):
+            if where:
+                loggers.library(extra)
+
+
 def _loggers(plan: Plan, run: RunDir, pack: sweeps.Pack, step: int) -> list[Any]:
     from jaxdiff.io import loggers
 
@@ -268,6 +279,10 @@ def _loggers(plan: Plan, run: RunDir, pack: sweeps.Pack, step: int) -> list[Any]
         wanted.append(loggers.TensorBoardFanout(run.path / "tb" / pack.id, pack.members, resume_step=step or None))
     if plan.wandb_project:
         wanted.append(loggers.WandbFanout(plan.wandb_project, pack.members, plan.config, run_id=run.path.name))
+    if plan.mlflow_experiment:
+        # A folder of the same name that is made anew is another run, and its rows are not those that MLflow has.
+        run_id = f"{run.path.name}-{stamp.read_stamp(run.path)['created']}"
+        wanted.append(loggers.MlflowFanout(plan.mlflow_experiment, pack.members, run_id=run_id))
     return wanted
 
 

@@ -46,6 +46,7 @@ class PackList:
     tensorboard: bool = False
     wandb_project: str | None = None
     widths: Mapping[str, Width] = dataclasses.field(default_factory=dict)  # group -> its width, where measured
+    mlflow_experiment: str | None = None
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Writes packs.json, atomically."""
@@ -65,7 +66,8 @@ def read_list(directory: str | os.PathLike[str]) -> PackList | None:
     value = files.read_json_object(run.packs_json, ("packs",))
     packs = tuple(_entry(entry, run) for entry in value["packs"])
     widths = {group: _width(entry, run) for group, entry in value.get("widths", {}).items()}
-    return PackList(packs, bool(value.get("tensorboard", False)), value.get("wandb_project"), widths)
+    logged = (bool(value.get("tensorboard", False)), value.get("wandb_project"))
+    return PackList(packs, *logged, widths, value.get("mlflow_experiment"))
 
 
 def pick(packs: Sequence[Any], shard: tuple[int, int]) -> list[Any]:

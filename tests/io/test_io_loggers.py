@@ -1,3 +1,5 @@
+from collections import namedtuple
+import os
 import struct
 import sys
 import types
@@ -5,7 +7,7 @@ import types
 import numpy as np
 import pytest
 
-from jaxdiff.io.loggers import TensorBoardFanout, WandbFanout
+from jaxdiff.io.loggers import MlflowFanout, TensorBoardFanout, WandbFanout
 from jaxdiff.io.runs import Member
 
 MEMBERS = [
@@ -134,3 +136,149 @@ def test_missing_wandb_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ImportError, match=r'pip install "jaxdiff\[wandb\]"'):
         WandbFanout("p", MEMBERS, {})
+
+
+Metric = namedtuple("Metric", "key value timestamp step")
+Param = namedtuple("Param", "key value")
+RunTag = namedtuple("RunTag", "key value")
+
+
+class MlflowException(Exception):
+    pass
+
+
+class RestException(MlflowException):
+    pass
+
+
+class FakeServer:
+    """What a tracking server keeps, and the client that writes it; `refuses` is what its next writes raise."""
+
+    def __init__(self):
+        self.experiments, self.runs, self.requests, self.refuses = {}, {}, 0, {}
+
+    def get_experiment_by_name(self, name):
+        return types.SimpleNamespace(experiment_id=self.experiments[name]) if name in self.experiments else None
+
+    def create_experiment(self, name):
+        return self.experiments.setdefault(name, str(len(self.experiments)))
+
+    def create_run(self, experiment, tags, run_name):
+        info = types.SimpleNamespace(run_id=f"r{len(self.runs)}", name=run_name, status="RUNNING")
+        data = types.SimpleNamespace(tags=dict(tags), params={}, metrics=[])
+        self.runs[info.run_id] = types.SimpleNamespace(info=info, data=data, experiment=experiment)
+        return self.runs[info.run_id]
+
+    def update_run(self, run_id, status):
+        self.runs[run_id].info.status = status
+
+    def set_terminated(self, run_id):
+        self.runs[run_id].info.status = "FINISHED"
+
+    def search_runs(self, experiments, wanted, max_results, page_token):
+        """Pages of two runs."""
+        run, start = wanted.partition("= ")[2].strip("'"), int(page_token or 0)
+        found = [r for r in self.runs.values() if r.experiment in experiments and r.data.tags["jaxdiff.run"] == run]
+
+        class Page(list):
+            token = str(start + 2) if start + 2 < len(found) else None
+
+        return Page(found[start : start + 2])
+
+    def log_batch(self, run_id, metrics, params, tags):
+        if run_id in self.refuses:
+            raise self.refuses[run_id]
+        run = self.runs[run_id]
+        self.requests += 1
+        run.data.metrics += [(m.key, m.step, m.value) for m in metrics]
+        run.data.params |= {p.key: p.value for p in params}
+        run.data.tags |= {tag.key: tag.value for tag in tags}
+
+
+@pytest.fixture
+def server(monkeypatch):
+    found = FakeServer()
+    entities = types.SimpleNamespace(Metric=Metric, Param=Param, RunTag=RunTag)
+    exceptions = types.SimpleNamespace(MlflowException=MlflowException, RestException=RestException)
+    fake = types.SimpleNamespace(MlflowClient=lambda: found, entities=entities, exceptions=exceptions)
+    monkeypatch.setitem(sys.modules, "mlflow", fake)
+    for variable in MlflowFanout.QUIET:
+        monkeypatch.setenv(variable, "true")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return found
+
+
+def named(server):
+    """Run name -> what the server has of it."""
+    return {run.info.name: run for run in server.runs.values()}
+
+
+def test_mlflow_gets_one_run_per_member_and_a_members_row_in_one_request(server):
+    log = MlflowFanout("e", MEMBERS, run_id="study 7")
+    log.write(10, {"loss": np.array([1.0, 2.0, 3.0]), "q": np.array([4.0, 5.0, 6.0])}, "train")
+    log.close()
+    assert list(server.experiments) == ["e"]
+    assert server.requests == 3
+    run = named(server)["ql q_weight=1 seed=1"]
+    assert sorted(named(server)) == ["ql q_weight=1 seed=0", "ql q_weight=1 seed=1", "ql q_weight=2 seed=0"]
+    assert run.data.metrics == [("train/loss", 10, 2.0), ("train/q", 10, 5.0)]
+    assert run.data.params == {"hparams.q_weight": "1.0", "algorithm": "ql", "seed": "1"}
+    own = {"jaxdiff.run": "study_7", "jaxdiff.member": "a1", "jaxdiff.setting": "ql q_weight=1"}
+    assert run.data.tags == own | {"jaxdiff.step.train": "10"}
+    assert run.info.status == "FINISHED"
+
+
+def test_mlflow_resume_goes_on_with_the_same_runs_and_has_each_row_once(server):
+    for steps in ((10, 20, 30), (20, 30, 40)):  # killed after 30, and the checkpoint was of 10
+        log = MlflowFanout("e", MEMBERS, run_id="study")
+        for step in steps:
+            log.write(step, {"loss": np.full(3, step, float)}, "train")
+            log.write(step, {"score": np.full(3, -step, float)}, "eval")
+        log.close()
+    assert len(server.runs) == 3
+    for run in server.runs.values():
+        assert [row[1:] for row in run.data.metrics if row[0] == "train/loss"] == [(s, s) for s in (10, 20, 30, 40)]
+        assert [row[1] for row in run.data.metrics if row[0] == "eval/score"] == [10, 20, 30, 40]
+    log = MlflowFanout("e", MEMBERS, run_id="another")
+    log.write(10, {"loss": np.zeros(3)}, "train")
+    log.close()
+    assert len(server.runs) == 6
+
+
+@pytest.mark.parametrize(
+    ("error", "last"), [(RestException("no such run"), [30, 10, 30]), (MlflowException("gone"), [20, 10, 10])]
+)
+def test_mlflow_refusing_a_member_concerns_it_alone_and_not_answering_concerns_all(
+    server, caplog, monkeypatch, error, last
+):
+    monkeypatch.setattr(MlflowFanout, "THREADS", 1)  # members in their order
+    log = MlflowFanout("e", MEMBERS)
+    for step in (10, 20, 30):
+        if step == 20:
+            server.refuses = {named(server)["ql q_weight=1 seed=1"].info.run_id: error}
+        log.write(step, {"loss": np.zeros(3)})
+        log._threads[0].submit(int).result()  # the row is sent
+    log.close()
+    assert [run.data.metrics[-1][1] for run in server.runs.values()] == last
+    whom = "ql q_weight=1 seed=1" if isinstance(error, RestException) else "all members"
+    assert [record.message for record in caplog.records] == [
+        f"MLflow gets no more rows from update 20 on of {whom}: {error}"
+    ]
+
+
+def test_mlflow_without_an_answer_says_what_to_set(server, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://here:1")
+
+    def refuse(name):
+        raise MlflowException("nobody\nat home")
+
+    monkeypatch.setattr(server, "get_experiment_by_name", refuse)
+    with pytest.raises(ValueError, match="MLFLOW_TRACKING_URI='http://here:1', says: nobody Give the address"):
+        MlflowFanout("e", MEMBERS)
+    assert MlflowFanout.RETRIES[0] not in os.environ
+
+
+def test_missing_mlflow_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(ImportError, match=r'pip install "jaxdiff\[mlflow\]"'):
+        MlflowFanout("e", MEMBERS)
