@@ -1,7 +1,8 @@
-"""Diffusion policies in a point maze, on data that are made on the spot: the study of `jaxdiff demo`, and a large one.
+"""Diffusion policies in point mazes, on data that are made on the spot: `jaxdiff demo`'s study, a large one, two mazes.
 
 jaxdiff sweep --config=pointmaze --sweep=demo
 jaxdiff sweep --config=pointmaze --sweep=large
+jaxdiff sweep --config=pointmaze --sweep=tasks,demo
 """
 
 from collections.abc import Iterator
@@ -42,6 +43,12 @@ def sweep_demo() -> Iterator[dict[str, Any]]:
     for q_weight in (0.3, 1.0, 3.0):
         for seed in range(4):
             yield {"hparams.q_weight": q_weight, "seed": seed}
+
+
+def sweep_tasks() -> Iterator[dict[str, Any]]:
+    """Two mazes, each with its own data; together with another study, as --sweep=tasks,demo."""
+    for maze in ("pointmaze-umaze", "pointmaze-medium"):
+        yield {"env": maze, "dataset": maze}
 
 
 def sweep_large() -> list[dict[str, Any]]:

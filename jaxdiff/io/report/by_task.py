@@ -22,7 +22,11 @@ def by_task(run: Run) -> dict[str, Results]:
     for pack in run.packs:
         if pack.members:
             packs.setdefault(naming.task(pack.config, pack.members[0].overrides), []).append(_named(pack, naming))
-    return {task: collect(_of_task(run, task, own)) for task, own in packs.items()}
+    # Packs from before a study had several tasks say nothing of their data; run.json and facts.json are of the first.
+    bare = dataclasses.replace(run, stamp={**run.stamp, "dataset": None}, facts={})
+    return {
+        task: collect(_of_task(run if task == naming.planned[0] else bare, task, own)) for task, own in packs.items()
+    }
 
 
 def data_of(results: Results) -> list[Mapping[str, Any]]:
@@ -40,9 +44,9 @@ def _named(pack: Pack, naming: tasks.Naming) -> Pack:
 
 
 def _of_task(run: Run, task: str, packs: list[Pack]) -> Run:
-    """The run with these packs alone; what run.json and facts.json say of the first task gives way to their own."""
-    dataset = next((pack.dataset for pack in packs if pack.dataset is not None), None)
+    """The run with these packs alone; what they say of their data and environment comes first."""
+    dataset = next((pack.dataset for pack in packs if pack.dataset is not None), run.stamp.get("dataset"))
     env = packs[0].config.get("env") if packs else None
-    facts = next((pack.facts for pack in packs if pack.facts), {})
+    facts = next((pack.facts for pack in packs if pack.facts), run.facts)
     stamp = {**run.stamp, "dataset": dataset, "env": env, "task": task}
     return Run(run.dir, stamp, facts, tuple(packs))

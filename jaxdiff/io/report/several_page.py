@@ -1,6 +1,6 @@
 """The page of a study of several tasks: all tasks together first, then each as the page of a study of one shows it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from jaxdiff.io.report.several import Found, sentences, thresholds_of
 MAX_COLUMNS = 12  # tasks with a column of their own in the table over all
 MAX_PROFILES = 6
 FOREST = (150, 24)  # pixels of an interval's drawing
-SIZE = (640, 320)
+SIZE = (430, 300)
 STYLE = (
     f".across {{ display: block; width: {FOREST[0]}px; height: {FOREST[1]}px; }}"
     " h2.task { font-size: 1.7rem; border-top-width: 4px; }"
@@ -34,13 +34,13 @@ def page(results: Results, found: Found, refresh_seconds: float | None = None) -
     """
     over, stamp = aggregate(found), results.run.stamp
     looks = shared_looks(over, found)
-    told = sentences(found, over)
+    told, short = sentences(found, over), short_names(found).items()
     parts = [
         sections.header(results, told, _asked(results, found, over)),
         _table(over, found),
         _profiles(over, looks),
         _improvements(over),
-        *(_task(number, task, found[task], results, looks) for number, task in enumerate(found, 1)),
+        *(_task(number, name, found[task], results, looks) for number, (task, name) in enumerate(short, 1)),
         sections.trouble_and_cost(results),
         sections.repeat(results),
         tag("footer", "Written by jaxdiff. This page needs no network and no other file."),
@@ -63,17 +63,21 @@ def _asked(results: Results, found: Found, over: Aggregate) -> list[tuple[str, C
 
 def _table(over: Aggregate, found: Found) -> Markup:
     """Settings over all tasks, and their IQM on each."""
-    columns = list(found) if len(found) <= MAX_COLUMNS else []
-    heads = ["#", "setting", "tasks", "runs", "mean", "IQM", "95 % interval", "", *columns]
+    short = short_names(found)
+    columns = short if len(found) <= MAX_COLUMNS else {}
+    heads = ["#", "setting", "tasks", "runs", "mean", "IQM", "95 % interval", "", *columns.values()]
     scale = _scale(over)
-    rows = [_cells(rank, row, over, found, columns, scale) for rank, row in enumerate(over.rows, 1)]
+    rows = [
+        [*_cells(rank, row, over, scale, short), *(_own(found[task], row) for task in columns)]
+        for rank, row in enumerate(over.rows, 1)
+    ]
     note = (
         "Normalised scores of the last checkpoint. A run is a seed on a task; IQM is the mean of the middle half of "
         "all runs. Intervals are 95 % percentile bootstraps, seeds resampled inside each task. A setting without a "
         "score on some task has no number over all."
     )
     if over.left_out:
-        note += f" Put together: {', '.join(over.tasks) or 'no task'}."
+        note += f" Put together: {', '.join(short[task] for task in over.tasks) or 'no task'}."
     if columns:
         note += " The columns of tasks hold each one's own IQM, in the unit of its own table below."
     numbers = {0, 2, 3, 4, 5, *range(8, len(heads))}
@@ -81,21 +85,27 @@ def _table(over: Aggregate, found: Found) -> Markup:
     return sections.section("across", "All tasks together", tag("p", note, class_="note"), table)
 
 
-def _cells(
-    rank: int, row: Row, over: Aggregate, found: Found, columns: Sequence[str], scale: svg.Scale | None
-) -> list[Child]:
+def short_names(found: Found) -> dict[str, str]:
+    """Task -> its environment, where no other task has the same, else its whole name."""
+    envs = [task.split(" ")[0] for task in found]
+    return {task: env if envs.count(env) == 1 else task for task, env in zip(found, envs, strict=True)}
+
+
+def _cells(rank: int, row: Row, over: Aggregate, scale: svg.Scale | None, short: Mapping[str, str]) -> list[Child]:
     last = row.last if scale is not None else None
     marks: list[Child] = [row.label]
-    marks += [tag("span", f"missing on {task}", class_="tag bad") for task in row.missing[:3]]
+    marks += [tag("span", f"missing on {short[task]}", class_="tag bad") for task in row.missing[:3]]
     marks += [tag("span", f"and {len(row.missing) - 3} more", class_="tag bad")] if len(row.missing) > 3 else []
     marks += [tag("span", f"unfinished on {len(row.provisional)}", class_="tag")] if row.provisional else []
-    own: list[Child] = []
-    for task in columns:
-        here = next((s.last for s in found[task].settings if s.label == row.label), None)
-        own.append("–" if here is None else f"{here.iqm:.1f}")
     numbers = ["–", "–"] if last is None else [f"{last.mean:.1f}", f"{last.iqm:.1f}"]
     counts: list[Child] = [f"{len(row.settings)} of {len(over.tasks)}", sum(row.seeds)]
-    return [rank, tag("span", *marks), *counts, *numbers, tables.between(last), _drawing(row, scale), *own]
+    return [rank, tag("span", *marks), *counts, *numbers, tables.between(last), _drawing(row, scale)]
+
+
+def _own(results: Results, row: Row) -> str:
+    """The IQM on one task."""
+    here = next((setting.last for setting in results.settings if setting.label == row.label), None)
+    return "–" if here is None else f"{here.iqm:.1f}"
 
 
 def _scale(over: Aggregate) -> svg.Scale | None:
@@ -140,7 +150,8 @@ def _profiles(over: Aggregate, looks: Mapping[str, Look]) -> Markup | None:
     words = f"performance profiles of {len(rows)} settings over {len(over.tasks)} tasks"
     chart = svg.drawing(frame, *drawn, label=words)
     listed = keys((row.label, looks[row.label].class_, looks[row.label].dash) for row in rows)
-    return sections.section("profiles", "Performance profiles", tag("p", note, class_="note"), chart, listed)
+    shown = tag("div", tag("figure", chart, listed), class_="pair")
+    return sections.section("profiles", "Performance profiles", tag("p", note, class_="note"), shown)
 
 
 def _improvements(over: Aggregate) -> Markup | None:
@@ -165,7 +176,7 @@ def _improvements(over: Aggregate) -> Markup | None:
     return sections.section("better", "Probability of improvement", tag("p", note, class_="note"), table)
 
 
-def _task(number: int, task: str, own: Results, results: Results, looks: Mapping[str, Look]) -> Markup:
+def _task(number: int, name: str, own: Results, results: Results, looks: Mapping[str, Look]) -> Markup:
     """One task: the tables and curves of a study of its own, the rest folded away."""
     naming = names_of_tasks.of_stamp(results.run.stamp)
     told = {" ".join([s.algorithm, *naming.following(s.algorithm, s.overrides)]): s for s in own.settings}
@@ -181,13 +192,13 @@ def _task(number: int, task: str, own: Results, results: Results, looks: Mapping
         sections.training(own, looks),
     ]
     facts = [
-        tag("h2", task, class_="task", id=f"task-{number}"),
+        tag("h2", name, class_="task", id=f"task-{number}"),
         tag("p", *(tag("span", sentence, " ") for sentence in answer(own))),
         *([tag("p", "Data: ", data)] if (data := sections.described(own.run.stamp.get("dataset") or {})) else []),
         *([tag("p", f"Set for this task: {'; '.join(follows)}.", class_="note")] if follows else []),
     ]
     shown = [part for part in more if part is not None]
-    folded = tag("details", tag("summary", f"More of {task}"), *shown) if shown else None
+    folded = tag("details", tag("summary", f"More of {name}"), *shown) if shown else None
     return _renamed(tag("div", *facts, *first, folded), number)
 
 

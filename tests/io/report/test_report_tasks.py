@@ -7,8 +7,9 @@ from page_reader import read_page
 import pytest
 from scipy import stats
 
-from jaxdiff.io.report import aggregate, build_report, summary
+from jaxdiff.io.report import aggregate, build_report, compare, summary
 from jaxdiff.io.report.by_task import by_task
+from jaxdiff.io.report.results import collect
 from jaxdiff.io.runs import load_run
 
 SCORES = {  # task -> setting -> a score per seed
@@ -139,3 +140,28 @@ def test_data_of_two_contents_on_one_task_are_told(tmp_path):
     plan = json.loads(path.read_text())
     path.write_text(json.dumps({**plan, "dataset": {**plan["dataset"], "sha256": "other"}}))
     assert "On bee dataset=bee-data packs learned from different data" in summary(load_run(folder))
+
+
+def test_a_task_shows_its_own_data_and_the_first_one_those_of_run_json_where_it_says_nothing(tmp_path):
+    folder = make_tasks(tmp_path)
+    for path in (folder / "packs").glob("*/pack.json"):
+        plan = json.loads(path.read_text())
+        if plan["config"]["env"] == "ant" or plan["config"]["algorithm"] == "beta":
+            del plan["dataset"]
+            path.write_text(json.dumps(plan))
+    ant, bee = by_task(load_run(folder)).values()
+    assert ant.run.stamp["dataset"]["sha256"] == "x" and bee.run.stamp["dataset"]["name"] == "bee-data"
+    assert ant.run.stamp["env"] == "ant" and bee.run.stamp["env"] == "bee"
+
+
+def test_folders_of_several_tasks_are_compared_task_by_task_and_together(tmp_path):
+    better = {task: {name: [score + 20 for score in values] for name, values in rows.items()}
+              for task, rows in SCORES.items()}  # fmt: skip
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    folders = [make_tasks(tmp_path / "a"), make_tasks(tmp_path / "b", better)]
+    found = compare.compare(*(collect(load_run(folder)) for folder in folders))
+    rows = {(row.first.split()[0], row.task): row for row in found.rows}
+    assert rows["alpha", "all tasks (2)"].difference.value == pytest.approx(20.0)
+    assert rows["alpha", "ant dataset=ant-data"].difference.value == pytest.approx(20.0)
+    assert ("gamma", "all tasks (2)") not in rows
