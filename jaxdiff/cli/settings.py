@@ -98,7 +98,8 @@ def base_config(algorithm: str) -> ConfigDict:
             "env_backend": "spring",  # brax tasks only: spring, positional, generalized or mjx
             # Options of the environment that have no key here, "num_agents=4,grid_size=12": see docs/games.md.
             "env_options": "",
-            # Tasks mpe-* only: their physics, the shift of a test, and the prey: scripted, or OMAR's file.
+            # Tasks mpe-* only: their physics, the shift of a test, and the prey: scripted, OMAR's file, or the folder
+            # of a run of mpe-TASK-prey.
             "mpe": dict(MPE_OPTIONS),
             # Task vec only: who is there, networks (names or files, joined by +), how many clients run each (none: in
             # turn), the weight V of delays, a file of where the vehicles were; see `envs.vec.vec`.

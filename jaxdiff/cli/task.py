@@ -72,7 +72,8 @@ def env_options(config: Mapping[str, Any]) -> dict[str, Any]:
     """What keys of a config say of its environment beside the name; `config.env_options` has what has no key.
 
     Raises:
-      ValueError, FileNotFoundError: a file of a prey, a network or a trace that is not there, or not one.
+      ValueError, FileNotFoundError: a file of a prey, a network or a trace that is not there, or not one; a run
+        that is no prey, see `trained_prey.load`.
     """
     name = config["env"]
     if name == "vec":
@@ -82,9 +83,21 @@ def env_options(config: Mapping[str, Any]) -> dict[str, Any]:
     if not name.startswith("mpe-"):
         return {}
     options = dict(setting(config, "mpe"))
-    if options["prey"] != "scripted":
-        options["prey"] = mpe.prey_network(prey_file.read(pathlib.Path(options["prey"]).expanduser()))
+    if name.endswith("-prey"):
+        if (prey := options.pop("prey")) != "scripted":
+            raise ValueError(f"config.mpe.prey={prey} has no use in config.env={name}, where the prey is who learns.")
+    elif options["prey"] != "scripted":
+        options["prey"] = _prey(pathlib.Path(options["prey"]).expanduser(), name)
     return options
+
+
+def _prey(path: pathlib.Path, env: str) -> mpe.NetworkPrey | mpe.PolicyPrey:
+    """The prey of a file of OMAR's, or of a run of one's own."""
+    if path.is_dir():
+        from jaxdiff.cli import trained_prey  # which builds tasks itself
+
+        return trained_prey.load(path, env)
+    return mpe.prey_network(prey_file.read(path))
 
 
 def load_dataset(config: Mapping[str, Any]) -> tuple[data.Dataset, data.DatasetInfo]:

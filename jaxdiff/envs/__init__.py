@@ -58,6 +58,8 @@ ENVS: dict[str, Callable[..., Env]] = {
     "brax-walker2d": functools.partial(_brax, "walker2d"),
     "brax-ant": functools.partial(_brax, "ant"),
     **{f"mpe-{task}": functools.partial(mpe.mpe, task) for task in mpe.TASKS},
+    "mpe-tag-prey": functools.partial(mpe.mpe_prey, "tag"),
+    "mpe-world-prey": functools.partial(mpe.mpe_prey, "world"),
     **{f"mabrax-{task}": functools.partial(mabrax.mabrax, task) for task in mabrax.TASKS},
     "jumanji-rware": jumanji_env.rware,
     "jumanji-lbf": jumanji_env.lbf,

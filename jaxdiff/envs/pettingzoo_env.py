@@ -192,7 +192,8 @@ def _bounds(name: str, env: Any) -> tuple[np.ndarray, np.ndarray]:
     """Both ends of the agents' actions, [A, U] float32."""
     spaces = [env.action_space(agent) for agent in env.possible_agents]
     if all(hasattr(space, "low") for space in spaces) and len({space.shape for space in spaces}) == 1:
-        low, high = np.float32([space.low for space in spaces]), np.float32([space.high for space in spaces])
+        low = np.asarray([space.low for space in spaces], np.float32)
+        high = np.asarray([space.high for space in spaces], np.float32)
         if low.ndim == 2 and low.shape[1] and np.isfinite([low, high]).all():
             return low, high
     found = ", ".join(f"{agent} {space}" for agent, space in zip(env.possible_agents, spaces, strict=True))

@@ -5,7 +5,7 @@
     state, timestep = env.step(state, action)  # action [3, 2], timestep.reward [3]
 
 `world` moves discs, `tasks` says who sees and earns what, `prey` runs away, `scripted` has behaviours to make data
-with.
+with. `mpe_prey("tag")`, mpe-tag-prey, is the same task seen from the prey, which learns there.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.envs.mpe.prey import NetworkPrey, Prey, prey_network, scripted_prey
+from jaxdiff.envs.mpe.prey import NetworkPrey, PolicyPrey, Prey, prey_network, scripted_prey
 from jaxdiff.envs.mpe.scripted import BEHAVIOURS, BEHAVIOURS_OF, Behaviour, with_noise
 from jaxdiff.envs.mpe.tasks import (
     NUM_LEARNERS,
@@ -23,6 +23,7 @@ from jaxdiff.envs.mpe.tasks import (
     bodies_of,
     observe,
     observe_prey,
+    prey_reward,
     reset_state,
     reward,
 )
@@ -38,12 +39,15 @@ __all__ = [
     "Behaviour",
     "MPEState",
     "NetworkPrey",
+    "PolicyPrey",
     "mpe",
+    "mpe_prey",
     "prey_network",
     "with_noise",
 ]
 
 MAX_EPISODE_STEPS = 25
+KINDS = {NetworkPrey: "omar", PolicyPrey: "trained"}
 FORCES = {"omar": 2, "openai": 1}  # how often actions are multiplied by the acceleration
 # (random, expert) returns. OMAR's, arXiv:2111.11188, hold with its own prey; spread has none.
 OMAR_SCORES: dict[str, tuple[float, float]] = {
@@ -52,6 +56,7 @@ OMAR_SCORES: dict[str, tuple[float, float]] = {
     "world": (-6.8, 79.5),
 }
 # With the scripted prey, see `mpe`.
+PREY_SCORES: dict[str, tuple[float, float]] = {"tag": (-130.87, -118.00), "world": (-98.68, -61.72)}  # see `mpe_prey`
 SCRIPTED_SCORES: dict[str, tuple[float, float]] = {"tag": (-5.90, 99.05), "world": (-7.02, 45.11)}
 
 
@@ -83,13 +88,14 @@ def mpe(
       speed_scale: times the learners' maximal speed. In spread there is none, and the speed is what the force makes it,
         2 per axis at most: there the force is scaled, so that speeds scale away from contacts.
       sensitivity_scale: times the learners' force.
-      prey: "scripted", or obs [14] (tag) or [22] (world) -> action [2], such as a `prey_network`; pure, jit-able.
+      prey: "scripted", or obs [14] (tag) or [22] (world) -> action [2], such as a `prey_network` or a
+        `PolicyPrey`; pure, jit-able.
       max_episode_steps: clock of the episode.
 
     Returns:
       Env with obs [3, 18], [3, 16] or [3, 24], action [3, 2], reward [3]. `spec.name` is mpe-TASK, with -omar where
-      the prey is a network and -custom where it is another function. `facts` holds task, force, prey, and radius,
-      collides and max_speed of all bodies.
+      the prey is a network, -trained where it is a policy and -custom where it is another function. `facts` holds task,
+      force, prey, and radius, collides and max_speed of all bodies.
 
     Raises:
       KeyError: an unknown task, force or prey.
@@ -98,7 +104,7 @@ def mpe(
     """
     chosen = _task(task, force, max_episode_steps, speed_scale=speed_scale, sensitivity_scale=sensitivity_scale)
     hunted = _prey(task, chosen, prey)
-    kind = prey if isinstance(prey, str) else "omar" if isinstance(prey, NetworkPrey) else "custom"
+    kind = prey if isinstance(prey, str) else KINDS.get(type(prey), "custom")
     bodies = bodies_of(chosen, power=FORCES[force], speed_scale=speed_scale, sensitivity_scale=sensitivity_scale)
 
     def reset(key: Key) -> tuple[MPEState, Array]:
@@ -127,6 +133,71 @@ def mpe(
     return Env(reset, step, spec, _facts(task, force, kind if hunted else "none", bodies))
 
 
+def mpe_prey(
+    task: str,
+    *,
+    chasers: str = "lead_chase",
+    noise: float = 0.0,
+    force: str = "omar",
+    speed_scale: float = 1.0,
+    sensitivity_scale: float = 1.0,
+    max_episode_steps: int = MAX_EPISODE_STEPS,
+) -> Env:
+    """Tag or world as the prey meets it: the one who learns, hunted by three scripted predators.
+
+    What is learnt here is a prey of `mpe`: the same physics, what it sees and does the same; it earns `prey_reward`.
+    Scores: 0 is the return of uniform actions, 100 that of the scripted prey, both over 20,000 episodes of the task
+    with its usual options; with others there are none.
+
+    Args:
+      task: tag or world.
+      chasers: the predators' script, of `BEHAVIOURS_OF`.
+      noise: chance in [0, 1] that a predator's action is replaced by a uniform one.
+      force, speed_scale, sensitivity_scale, max_episode_steps: see `mpe`; the scales are the predators'.
+
+    Returns:
+      Env without agents, obs [14] or [22], action [2], `spec.name` mpe-TASK-prey; `facts` as in `mpe`, and chasers.
+
+    Raises:
+      KeyError, ValueError: as `mpe`; spread, which has no prey; chasers that do not hunt; noise out of range.
+    """
+    chosen = _task(task, force, max_episode_steps, speed_scale=speed_scale, sensitivity_scale=sensitivity_scale)
+    if not chosen.prey_obs_dim:
+        raise ValueError(f"mpe_prey: nobody is hunted in {task}; choose tag or world.")
+    if chasers not in BEHAVIOURS_OF[task]:
+        raise unknown_name("chasers", chasers, BEHAVIOURS_OF[task])
+    if not 0.0 <= noise <= 1.0:
+        raise ValueError(f"noise={noise} is a chance, from 0 to 1.")
+    hunt = with_noise(BEHAVIOURS[chasers], noise)
+    bodies = bodies_of(chosen, power=FORCES[force], speed_scale=speed_scale, sensitivity_scale=sensitivity_scale)
+
+    def reset(key: Key) -> tuple[tuple[MPEState, Key], Array]:
+        key_reset, key_hunt = jax.random.split(key)
+        state = reset_state(key_reset, chosen)
+        return (state, key_hunt), observe_prey(chosen, state)
+
+    def step(carry: tuple[MPEState, Key], action: Array) -> tuple[tuple[MPEState, Key], TimeStep]:
+        state, key_hunt = carry
+        hunted = hunt.act(jax.random.fold_in(key_hunt, state.time), (), state)[0]  # scripts that hunt have no memory
+        together = jnp.concatenate([hunted, action[None]])
+        position, velocity = physics_step(state.position, state.velocity, state.landmarks, together, bodies)
+        state = MPEState(position, velocity, state.landmarks, state.time + 1)
+        truncated = state.time >= max_episode_steps
+        timestep = TimeStep(observe_prey(chosen, state), prey_reward(chosen, state), jnp.array(False), truncated)
+        return (state, key_hunt), timestep
+
+    usual = ("lead_chase", 0.0, "omar", 1.0, 1.0, MAX_EPISODE_STEPS)
+    is_usual = (chasers, noise, force, speed_scale, sensitivity_scale, max_episode_steps) == usual
+    spec = Spec(
+        name=f"mpe-{task}-prey",
+        obs_dim=chosen.prey_obs_dim,
+        action_dim=2,
+        max_episode_steps=max_episode_steps,
+        reference_scores=PREY_SCORES[task] if is_usual else None,
+    )
+    return Env(reset, step, spec, {**_facts(task, force, "learner", bodies), "chasers": chasers})
+
+
 def _task(task: str, force: str, max_episode_steps: int, **scales: float) -> Task:
     """The constants of a task; raises as `mpe`."""
     if task not in TASKS:
@@ -149,10 +220,10 @@ def _prey(name: str, task: Task, prey: str | Prey) -> Callable[[Array], Array] |
         return scripted_prey(task) if task.prey_obs_dim else None
     if not task.prey_obs_dim:
         raise ValueError(f"prey={prey} has no use in mpe-{name}, where nobody is hunted; leave it out.")
-    if isinstance(prey, NetworkPrey) and prey.obs_dim != task.prey_obs_dim:
+    if isinstance(prey, NetworkPrey | PolicyPrey) and prey.obs_dim != task.prey_obs_dim:
         raise ValueError(
-            f"the prey of mpe-{name} sees {task.prey_obs_dim} numbers and the network reads {prey.obs_dim}; "
-            "each of the two tasks has a network of its own."
+            f"the prey of mpe-{name} sees {task.prey_obs_dim} numbers and the given one reads {prey.obs_dim}; "
+            "each of the two tasks has a prey of its own."
         )
     answer = jax.eval_shape(prey, jax.ShapeDtypeStruct((task.prey_obs_dim,), jnp.float32))
     if getattr(answer, "shape", None) != (2,):

@@ -1,4 +1,4 @@
-"""Who is hunted in tag and world: a scripted prey, or a network in OMAR's layout."""
+"""Who is hunted in tag and world: a scripted prey, a network in OMAR's layout, or a policy trained in mpe-TASK-prey."""
 
 from collections.abc import Callable, Mapping
 import dataclasses
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.envs.mpe.tasks import Task
-from jaxdiff.types import Array
+from jaxdiff.types import Array, Key
 
 Prey = Callable[[Array], Array]  # what the prey sees [14] (tag) or [22] (world) -> action [2]
 
@@ -60,6 +60,28 @@ class NetworkPrey:
         for k in (1, 2):
             x = jax.nn.relu(weights[f"w{k}"] @ x + weights[f"b{k}"])
         return jnp.tanh(weights["w3"] @ x + weights["b3"])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PolicyPrey:
+    """A prey that acts by a policy; call it with what the prey sees.
+
+    A task's step has no key to give, so a policy that draws its actions draws by the bits of what it sees: another
+    state, or another episode, another draw.
+
+    Attributes:
+      act: (key, obs [O]) -> action [2]; pure, jit-able.
+      obs_dim: O.
+    """
+
+    act: Callable[[Key, Array], Array]
+    obs_dim: int
+
+    def __call__(self, obs: Array) -> Array:
+        bits = jax.lax.bitcast_convert_type(obs.astype(jnp.float32), jnp.uint32)
+        odd = 2 * jnp.arange(self.obs_dim, dtype=jnp.uint32) + 1  # tells an observation from its permutations
+        key = jax.random.fold_in(jax.random.key(0, impl="threefry2x32"), jnp.sum(bits * odd, dtype=jnp.uint32))
+        return self.act(key, obs)
 
 
 def prey_network(params: Mapping[str, Any]) -> NetworkPrey:

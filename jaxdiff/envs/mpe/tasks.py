@@ -28,6 +28,8 @@ NO_ACCELERATION = 5.0  # force of agents that have no acceleration of their own
 NEAREST = 0.1  # spread: a landmark pays 1 / distance, and no more than at this one
 COLLISION_COST = 5.0  # spread: for each other agent that one touches
 DISTANCE_COST = 0.1  # tag and world: for each predator and unit of distance to the prey
+EDGE = 0.9  # of the arena: beyond it the prey pays
+FOOD_REWARD, FOOD_DISTANCE_COST = 2.0, 0.05  # world, the prey: for each food it touches, per distance to the nearest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Task:
     touch_reward: float
     obs_dim: int
     prey_obs_dim: int  # 0: no prey
+    food: tuple[int, ...] = ()  # which of the landmarks are
+    edge_cost: float = 0.0  # how dear it is for the prey to leave the arena
 
     @property
     def num_agents(self) -> int:
@@ -80,6 +84,7 @@ TASKS: dict[str, Task] = {
         touch_reward=10.0,
         obs_dim=16,
         prey_obs_dim=14,
+        edge_cost=1.0,
     ),
     "world": Task(
         radius=0.075,
@@ -94,6 +99,8 @@ TASKS: dict[str, Task] = {
         touch_reward=5.0,
         obs_dim=24,
         prey_obs_dim=22,
+        food=(1, 2),
+        edge_cost=2.0,
     ),
 }
 
@@ -166,6 +173,30 @@ def reward(task: Task, state: MPEState) -> Array:
     touching = distance < task.radius + task.prey_radius
     team = task.touch_reward * touching.sum() - DISTANCE_COST * distance.sum()
     return jnp.broadcast_to(team, (NUM_LEARNERS,))
+
+
+def prey_reward(task: Task, state: MPEState) -> Array:
+    """What the prey earns in the state after a step, []; as in the original tasks, where it learns too.
+
+    r = -c (predators that overlap it) - w sum_axes edge(|p|),  c = 10 and w = 1 in tag, 5 and 2 in world,
+    edge(x) = 0 below 0.9, 10 (x - 0.9) below 1, then min(exp(2 x - 2), 10);
+    world: + 2 for each food that it overlaps - 0.05 the distance to the nearest
+
+    Reference: Lowe et al. 2017, arXiv:1706.02275, the tasks of its code.
+    """
+    assert task.prey_radius is not None
+    here = state.position[PREY:]
+    touching = _distances(state.position[:NUM_LEARNERS], here)[:, 0] < task.radius + task.prey_radius
+    x = jnp.abs(here[0])
+    beyond = jnp.minimum(jnp.exp(2.0 * x - 2.0), 10.0)
+    edge = jnp.where(x < 1.0, 10.0 * jnp.maximum(x - EDGE, 0.0), beyond)
+    earned = -task.touch_reward * touching.sum() - task.edge_cost * edge.sum()
+    if not task.food:
+        return earned
+    distance = _distances(here, state.landmarks[np.array(task.food)])[0]
+    reach = task.prey_radius + np.array([task.landmark_radius[k] for k in task.food])
+    eaten = (distance < jnp.asarray(reach, distance.dtype)).sum()
+    return earned + FOOD_REWARD * eaten - FOOD_DISTANCE_COST * distance.min()
 
 
 def _around(state: MPEState, rows: np.ndarray) -> Array:
