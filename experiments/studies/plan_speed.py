@@ -125,7 +125,7 @@ def jax_program(config: PlannerConfig, params: PyTree, ends: np.ndarray, jit: Ca
 
     @jit
     def plan(params: PyTree, known: Known, key: Array, temperature: Array) -> Array:
-        denoise = planner.bind(params)
+        denoise = planner.bind(params, None)
         return planner.draw(
             key, lambda x, level: denoise(x, level, None), known, (len(ends),), temperature=temperature
         ).x
@@ -153,7 +153,7 @@ def forward_difference(config: PlannerConfig, params: PyTree, theirs: Any, batch
     planner = make_planner(dataclasses.replace(config, clip=False), DIM)
     x = np.random.default_rng(1).normal(size=(batch, config.horizon, DIM)).astype(np.float32)
     level = diffusion.level_at(planner.process.schedule, np.linspace(1.0 / config.num_levels, 1.0, batch))
-    ours = jax.jit(lambda params, x: planner.bind(params)(x, level, None))(params, x)
+    ours = jax.jit(lambda params, x: planner.bind(params, None)(x, level, None))(params, x)
     return float(np.abs(np.asarray(ours) - theirs.forward(x, planner.process.c_noise(level))).max())
 
 

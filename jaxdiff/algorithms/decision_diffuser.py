@@ -196,7 +196,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
     ) -> tuple[Array, Array, Array]:
         h, params, batch = state.hparams, state.target_params, known.values.shape[:-2]
         wishes = Wishes(h.target_return, goal, config.visit, config.avoid, h.guidance_scale, h.avoid_scale)
-        denoise = planner.bounded(conditions.guided(planner.bind(params["planner"]), wishes, batch))
+        denoise = planner.bounded(conditions.guided(planner.bind(params["planner"], known), wishes, batch))
         drawn = planner.draw(
             key,
             denoise,

@@ -197,7 +197,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
 
     def draw_plans(key: Key, state: TrainState, known: Known, warm: Warm | None) -> tuple[Array, Array, Array]:
         h, params, table = state.hparams, state.target_params, planner.process.table
-        model = planner.bind(params["planner"])
+        model = planner.bind(params["planner"], known)
         unguided = planner.bounded(lambda x, level: model(x, level, None))
 
         def value(x: Array, level: diffusion.Level) -> Array:

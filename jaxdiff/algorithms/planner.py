@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 
 from jaxdiff import diffusion
 from jaxdiff.algorithms.process import Process, make_process
+from jaxdiff.diffusion.level import expand_to
 from jaxdiff.networks import AGENT_TRAJECTORY_NETWORKS, BIASES, TRAJECTORY_NETWORKS, check_horizon
 from jaxdiff.suggest import unknown_name
 from jaxdiff.types import Array, Key, PyTree
@@ -37,6 +38,7 @@ class PlannerConfig:
     kind: str = "x0"  # what the network predicts, one of PARAMETERISATIONS
     num_levels: int = 20  # noise levels seen in training; 0: continuous time
     token_levels: bool = False  # in training every step of a plan has a noise level of its own (diffusion forcing)
+    tell_known: bool = False  # the network is told which whole steps are given, and so clean; the papers' are not
     sampler: str = "ddpm"  # one of SOLVERS
     spacing: str = "uniform"  # where the sampler's levels lie, one of GRIDS but "custom"
     t_end: float = 0.0  # where they end, in [0, 1); 0: clean data
@@ -82,14 +84,14 @@ class Planner(NamedTuple):
 
     init(key) -> params
     loss(key, params, x0 [B, H, D], cond, known, weight [H, D]) -> [B]; known entries count nothing
-    bind(params) -> (x [*B, H, D], level, cond) -> x0_hat
+    bind(params, known) -> (x [*B, H, D], level, cond) -> x0_hat
     bounded(denoiser) -> denoiser, in [-1, 1] where the config clips
     draw(key, denoise, known, batch_shape, ...) -> x [*batch_shape, H, D]
     """
 
     init: Callable[[Key], PyTree]
     loss: Callable[[Key, PyTree, Array, Any, Known, Array], Array]
-    bind: Callable[[PyTree], Callable[[Array, diffusion.Level, Any], Array]]
+    bind: Callable[[PyTree, Known | None], Callable[[Array, diffusion.Level, Any], Array]]
     bounded: Callable[[diffusion.Denoiser], diffusion.Denoiser]
     draw: Callable[..., Drawn]
     process: Process
@@ -182,14 +184,15 @@ def make_planner(
     check_planner(config, team)
     _check_width(config, dim if team is None else dim // team.num_agents)
     process = make_process(config)
-    init, apply = _network(config, dim, cond_sizes, team)
+    clean = process.c_noise(diffusion.level_at(process.schedule, 0.0))
+    init, apply = _network(config, dim, cond_sizes, team, clean)
 
     def loss(key: Key, params: PyTree, x0: Array, cond: Any, known: Known, weight: Array) -> Array:
         key_level, key_noise = jax.random.split(key)
         level = process.random_level(key_level, x0.shape[:2] if config.token_levels else x0.shape[:1])
         counted = jnp.where(jnp.broadcast_to(known.mask, x0.shape), 0.0, jnp.broadcast_to(weight, x0.shape))
         return diffusion.denoising_loss(
-            apply(params),
+            apply(params, known),
             config.kind,
             level,
             x0,
@@ -200,9 +203,9 @@ def make_planner(
             project=diffusion.keep_known(known.mask, known.values),
         )
 
-    def bind(params: PyTree) -> Callable[[Array, diffusion.Level, Any], Array]:
+    def bind(params: PyTree, known: Known | None) -> Callable[[Array, diffusion.Level, Any], Array]:
         def denoise(x: Array, level: diffusion.Level, cond: Any) -> Array:
-            return diffusion.denoiser(apply(params), config.kind, cond, c_noise=process.c_noise)(x, level)
+            return diffusion.denoiser(apply(params, known), config.kind, cond, c_noise=process.c_noise)(x, level)
 
         return denoise
 
@@ -251,9 +254,12 @@ def make_planner(
 
 
 def _network(
-    config: PlannerConfig, dim: int, cond_sizes: tuple[int, ...], team: Team | None
-) -> tuple[Callable[[Key], PyTree], Callable[[PyTree], diffusion.Network]]:
-    """init(key) -> params, and apply(params) -> (x [*B, H, D], t, cond) -> [*B, H, D]."""
+    config: PlannerConfig, dim: int, cond_sizes: tuple[int, ...], team: Team | None, clean: ArrayLike
+) -> tuple[Callable[[Key], PyTree], Callable[[PyTree, Known | None], diffusion.Network]]:
+    """init(key) -> params, and apply(params, known) -> (x [*B, H, D], t, cond) -> [*B, H, D].
+
+    With `tell_known`, tokens all of whose numbers are known come with the noise input `clean`, whatever t is.
+    """
     options = {name: getattr(config, name) for name in ("width", "mults", "depth", "kernel_size", "attention")}
     if team is None:
         network = TRAJECTORY_NETWORKS[config.network](out=config.patch * dim, cond_sizes=cond_sizes, **options)
@@ -275,8 +281,15 @@ def _network(
         params = network.init(key, tokens(jnp.zeros((config.horizon, dim))), jnp.zeros(()), nothing)
         return BIASES[config.bias](jax.random.fold_in(key, 1), params)
 
-    def apply(params: PyTree) -> diffusion.Network:
+    def told(x: Array, t: Array, known: Known) -> Array:
+        """Each token's noise input, [*B, H / patch] and of a team [*B, H / patch, A]."""
+        given = jnp.all(tokens(jnp.broadcast_to(known.mask, x.shape)), axis=-1)
+        return jnp.where(given, jnp.asarray(clean), expand_to(jnp.asarray(t), given))
+
+    def apply(params: PyTree, known: Known | None) -> diffusion.Network:
         def forward(x: Array, t: Array, cond: Any) -> Array:
+            if config.tell_known and known is not None:
+                t = told(x, t, known)
             y: Any = network.apply(params, tokens(x), t, cond)
             return y.reshape(x.shape) if team is None else agents_together(y, config.patch)
 

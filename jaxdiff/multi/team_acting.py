@@ -114,7 +114,7 @@ def _drawn(
     h, params, batch = state.hparams, state.target_params["planner"], known.values.shape[:-2]
     wanted = jnp.full((*batch, num_agents, 1), jnp.asarray(h.target_return))
     given, nothing = (wanted, jnp.ones_like(wanted)), (jnp.zeros_like(wanted), jnp.zeros_like(wanted))
-    guided = diffusion.compose(planner.bind(params), [given], nothing, [h.guidance_scale])
+    guided = diffusion.compose(planner.bind(params, known), [given], nothing, [h.guidance_scale])
     drawn = planner.draw(
         key,
         planner.bounded(guided),

@@ -21,9 +21,9 @@ class AgentTransformer(nn.Module):
             z <- z + feed_forward(LayerNorm(z))
     end     Dense(LayerNorm(z))
 
-    x [*B, H, A, D], t [], [*B] or [*B, H], cond None or (values [*B, A, C], keep [*B, A, G]) -> [*B, H, A, out]. Works
-    at any horizon and for any number of agents, whose order does not matter; without `agent_attention` the second of a
-    block's lines is left out.
+    x [*B, H, A, D], t [], [*B], [*B, H] or [*B, H, A], cond None or (values [*B, A, C], keep [*B, A, G]) ->
+    [*B, H, A, out]. Works at any horizon and for any number of agents, whose order does not matter; without
+    `agent_attention` the second of a block's lines is left out.
 
     Raises:
       ValueError: sizes out of range; x without an axis of agents; t or cond of another shape.

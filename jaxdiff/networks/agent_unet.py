@@ -18,7 +18,7 @@ def by_agent(x: Array, t: Array) -> tuple[Array, Array]:
 
     Args:
       x: [*B, H, A, D].
-      t: [], [*B], or [*B, H]: one level for each step.
+      t: [], [*B], [*B, H]: one level for each step, or [*B, H, A]: one for each agent's.
 
     Returns:
       (x [*B, A, H, D], t [], [*B, A] or [*B, A, H]).
@@ -29,12 +29,14 @@ def by_agent(x: Array, t: Array) -> tuple[Array, Array]:
     if x.ndim < 3:
         raise ValueError(f"x has shape {x.shape}; a joint trajectory has at least three axes, [*B, H, A, D].")
     batch, (horizon, num_agents) = x.shape[:-3], x.shape[-3:-1]
-    allowed = ((), batch, (*batch, horizon))
+    allowed = ((), batch, (*batch, horizon), (*batch, horizon, num_agents))
     if jnp.shape(t) not in allowed:
         shapes = ", ".join(str(shape) for shape in dict.fromkeys(allowed))
         raise ValueError(f"t has shape {jnp.shape(t)}; allowed for a joint trajectory x of shape {x.shape}: {shapes}.")
     levels = jnp.asarray(t)
-    if levels.ndim:
+    if levels.ndim == len(batch) + 2:
+        levels = jnp.moveaxis(levels, -1, -2)
+    elif levels.ndim:
         levels = jnp.expand_dims(levels, len(batch))
         levels = jnp.broadcast_to(levels, (*batch, num_agents, *levels.shape[len(batch) + 1 :]))
     return jnp.moveaxis(x, -2, -3), levels
@@ -79,8 +81,8 @@ class AgentUnet(TemporalUnet):
     know nothing of one another. The fields of `TemporalUnet` mean what they mean there: its `attention` is over the
     horizon.
 
-    x [*B, H, A, D], t [], [*B] or [*B, H], cond None or (values [*B, A, C], keep [*B, A, G]), one of each per agent,
-    -> [*B, H, A, out]. Permuting agents permutes the answer; the parameters fit any number of agents.
+    x [*B, H, A, D], t [], [*B], [*B, H] or [*B, H, A], cond None or (values [*B, A, C], keep [*B, A, G]), one of each
+    per agent, -> [*B, H, A, out]. Permuting agents permutes the answer; the parameters fit any number of agents.
 
     At width=128 and mults=(1, 4, 8) the U-Net has the 59.7 million parameters of the released code, and attention 4.5
     million: there it has 4.6, with one for level 0, whose skip is never read.

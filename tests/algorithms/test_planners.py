@@ -11,7 +11,7 @@ from jaxdiff import diffusion
 from jaxdiff.algorithms import decision_diffuser, diffuser
 from jaxdiff.algorithms.acting import ActConfig, Memory, Proposal, follow, goal_of, make_acting
 from jaxdiff.algorithms.conditions import Wishes, make_conditions
-from jaxdiff.algorithms.planner import Known, PlannerConfig, make_planner, patched
+from jaxdiff.algorithms.planner import Known, PlannerConfig, Team, make_planner, patched
 from jaxdiff.algorithms.process import make_process
 from jaxdiff.algorithms.search import SearchConfig, check_search, search
 from jaxdiff.algorithms.trajectories import (
@@ -24,6 +24,7 @@ from jaxdiff.algorithms.trajectories import (
     with_statistics,
 )
 from jaxdiff.data import Segments
+from jaxdiff.networks import AGENT_TRAJECTORY_NETWORKS, TRAJECTORY_NETWORKS
 from jaxdiff.types import Region, Spec
 
 SPEC = Spec("maze", obs_dim=4, action_dim=2, max_episode_steps=20, goal=(3.0, 1.0, 0.0, 0.0))
@@ -72,6 +73,34 @@ def test_what_is_known_is_shown_to_the_network_and_costs_nothing():
     assert (before != shown).all()  # the network read another first token
     doubled = loss(jax.random.key(1), params, x0, None, Known(mask, x0), 2.0 * weight)
     np.testing.assert_allclose(doubled, 2.0 * before, rtol=1e-6)
+
+
+@pytest.mark.parametrize("team", [None, Team(2, attention=True)])
+def test_steps_that_are_given_are_told_to_be_clean(team):
+    """One agent's first and last step, of a team the first of agent 1: with a noise input below the least noisy one."""
+    config = dataclasses.replace(TINY, tell_known=True, network="agent_transformer" if team else TINY.network)
+    planner, blind = (make_planner(c, 4, team=team) for c in (config, dataclasses.replace(config, tell_known=False)))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), jnp.float32),
+        jax.eval_shape(planner.init, jax.random.key(0)),
+    )
+    x = jnp.asarray(rng.normal(size=(3, 4, 4)), jnp.float32)
+    level = diffusion.level_at(planner.process.schedule, jnp.asarray(0.5))  # step 4 of 8, noise input 3
+    steps = np.full((3, 4, 2) if team else (3, 4), 3.0)
+    if team:
+        mask, steps[:, 0, 1] = jnp.zeros((4, 4), bool).at[0, 1:].set(True), -1.0  # of agent 0 half is known: noisy
+    else:
+        mask, steps[:, [0, 3]] = jnp.zeros((4, 4), bool).at[jnp.asarray([0, 3])].set(True), -1.0
+    registry = AGENT_TRAJECTORY_NETWORKS if team else TRAJECTORY_NETWORKS
+    sizes = {name: getattr(config, name) for name in ("width", "mults", "depth", "kernel_size", "attention")}
+    network = registry[config.network](out=2 if team else 4, **({"agent_attention": True} if team else {}), **sizes)
+    wanted = network.apply(params, x.reshape(3, 4, 2, 2) if team else x, jnp.asarray(steps), None).reshape(x.shape)
+    known = Known(mask, x)
+    np.testing.assert_allclose(planner.bind(params, known)(x, level, None), wanted, rtol=1e-5, atol=1e-6)
+    noisy = blind.bind(params, known)(x, level, None)
+    np.testing.assert_array_equal(noisy, blind.bind(params, None)(x, level, None))
+    assert (np.abs(noisy - wanted) > 1e-3).any()
 
 
 def test_first_action_weighs_what_the_paper_says_and_the_rest_decays_to_mean_one():

@@ -181,7 +181,7 @@ def test_parameters_fit_any_number_of_agents_and_any_leading_axes(x64, name):
         assert jax.eval_shape(network.apply, params, x, t, cond).shape == x.shape
 
 
-def test_every_agent_has_the_level_of_its_example_and_step(x64):
+def test_every_agent_has_the_level_of_its_example_and_step_or_its_own(x64):
     x, t, _ = inputs((2,))
     each, levels = by_agent(x, t)
     np.testing.assert_array_equal(each, [[x[b, :, i] for i in range(AGENTS)] for b in range(2)])
@@ -190,6 +190,8 @@ def test_every_agent_has_the_level_of_its_example_and_step(x64):
     steps = np.arange(2.0 * HORIZON).reshape(2, HORIZON)
     np.testing.assert_array_equal(by_agent(x, steps)[1], [[steps[b]] * AGENTS for b in range(2)])
     np.testing.assert_array_equal(by_agent(x[0], steps[0])[1], [steps[0]] * AGENTS)
+    own = np.arange(2.0 * HORIZON * AGENTS).reshape(2, HORIZON, AGENTS)
+    np.testing.assert_array_equal(by_agent(x, own)[1], own.swapaxes(1, 2))
 
 
 def test_unet_and_attention_have_the_published_sizes():
@@ -215,7 +217,7 @@ def test_unet_and_attention_have_the_published_sizes():
     ("changed", "message"),
     [
         ({"x": np.zeros((4, 3))}, r"x has shape \(4, 3\); a joint trajectory has at least three axes"),
-        ({"t": np.zeros(3)}, r"t has shape \(3,\); allowed for a joint .* \(2, 4, 3, 2\): \(\), \(2,\), \(2, 4\)\."),
+        ({"t": np.zeros(3)}, r"t has shape \(3,\); allowed .* \(2, 4, 3, 2\): \(\), \(2,\), \(2, 4\), \(2, 4, 3\)\."),
         ({"t": np.zeros((2, 3))}, r"t has shape \(2, 3\); allowed"),
         ({"cond": None}, r"cond=None, and the network has cond_sizes=\(2, 1\)"),
         ({"cond": (np.zeros((2, 3)), np.zeros((2, 2)))}, r"they must be \(2, 3, 3\) and \(2, 3, 2\)"),
