@@ -23,9 +23,11 @@ def by_task(run: Run) -> dict[str, Results]:
         if pack.members:
             packs.setdefault(naming.task(pack.config, pack.members[0].overrides), []).append(_named(pack, naming))
     # Packs from before a study had several tasks say nothing of their data; run.json and facts.json are of the first.
-    bare = dataclasses.replace(run, stamp={**run.stamp, "dataset": None}, facts={})
+    stamp = {**run.stamp, "task_keys": [*naming.keys, *(key for keys in naming.bound.values() for key in keys)]}
+    first = dataclasses.replace(run, stamp=stamp)
+    bare = dataclasses.replace(run, stamp={**stamp, "dataset": None}, facts={})
     return {
-        task: collect(_of_task(run if task == naming.planned[0] else bare, task, own)) for task, own in packs.items()
+        task: collect(_of_task(first if task == naming.planned[0] else bare, task, own)) for task, own in packs.items()
     }
 
 

@@ -45,10 +45,11 @@ def is_sampled(results: Results) -> bool:
 def _contexts(results: Results, key: str) -> dict[tuple[tuple[str, Any], ...], dict[Any, Setting]]:
     """The other keys' values -> the key's value -> the setting."""
     contexts: dict[tuple[tuple[str, Any], ...], dict[Any, Setting]] = {}
+    of_task = results.run.stamp.get("task_keys", ())  # one value each, and the section's title says it
     for setting in results.settings:
         own = knobs(setting)
         if setting.last is not None and key in own:
-            others = tuple(sorted((k, v) for k, v in own.items() if k != key))
+            others = tuple(sorted((k, v) for k, v in own.items() if k != key and k not in of_task))
             contexts.setdefault(others, {})[own[key]] = setting
     return contexts
 
