@@ -10,6 +10,7 @@ import pytest
 from jaxdiff.envs import brax_env, make
 
 SIZES = {"hopper": (11, 3), "halfcheetah": (17, 6), "walker2d": (17, 6), "ant": (27, 8)}
+HORIZON = 100
 
 
 @pytest.mark.parametrize("task", SIZES)
@@ -36,21 +37,46 @@ def test_every_backend_traces_with_the_same_interface(backend):
     assert all(jax.tree.leaves(same))
 
 
-@pytest.mark.slow
-def test_a_fall_terminates_and_the_clock_truncates():
-    horizon = 100
-    env = make("brax-hopper", max_episode_steps=horizon)
+def episode(key, action):
+    """brax-hopper's first observation and the [HORIZON] steps of doing the same all the time."""
+    env = make("brax-hopper", max_episode_steps=HORIZON)
+    state, first = env.reset(key)
+    return first, jax.lax.scan(lambda s, _: env.step(s, action), state, None, length=HORIZON)[1]
 
-    def run(key, action):
-        state, _ = env.reset(key)
-        return jax.lax.scan(lambda s, _: env.step(s, action), state, None, length=horizon)[1]
 
-    # Keys and actions as lanes of one program: doing nothing, and pushing every joint one way.
+@pytest.fixture(scope="module")
+def hopper():
+    """Keys and actions as lanes of one program, doing nothing and pushing every joint one way; the episodes."""
     actions = jnp.concatenate([jnp.zeros((2, 3)), jnp.ones((2, 3)), -jnp.ones((2, 3))])
-    timestep = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 6), actions)
+    keys = jax.random.split(jax.random.key(0), 6)
+    return keys, actions, jax.jit(jax.vmap(episode))(keys, actions)
+
+
+@pytest.mark.slow
+def test_a_compiled_task_keeps_the_protocol(hopper):
+    keys, actions, (first, timestep) = hopper
+    assert first.shape == (6, 11)
+    assert timestep.obs.shape == (6, HORIZON, 11)
+    assert {x.shape for x in timestep[1:]} == {(6, HORIZON)}
+    assert {x.dtype for x in (first, timestep.obs, timestep.reward)} == {jnp.dtype("float32")}
+    assert {timestep.terminated.dtype, timestep.truncated.dtype} == {jnp.dtype(bool)}
+    for leaf in jax.tree.leaves((first, timestep)):
+        assert np.isfinite(leaf).all()
+    alone = jax.jit(episode)
+    for lane in (0, 3, 5):
+        start, steps = alone(keys[lane], actions[lane])
+        np.testing.assert_allclose(start, first[lane], atol=1e-4)
+        for lone, many in zip(jax.tree.leaves(steps), jax.tree.leaves(timestep), strict=True):
+            np.testing.assert_allclose(lone[:5], many[lane, :5], atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_fall_terminates_and_the_clock_truncates(hopper):
+    timestep = hopper[2][1]
     terminated, truncated = np.asarray(timestep.terminated), np.asarray(timestep.truncated)
     assert terminated.any(axis=1).sum() >= 2  # a hopper thrown off balance falls within 0.8 s
-    assert not truncated[:, : horizon - 1].any()
+    assert not (terminated & truncated).any()
+    assert not truncated[:, : HORIZON - 1].any()
     np.testing.assert_array_equal(truncated[:, -1], ~terminated[:, -1])
     # Brax's definition: unhealthy is a height of at most 0.7 or a torso angle beyond 0.2 (obs 0 and 1).
     height, angle = np.asarray(timestep.obs)[..., 0], np.asarray(timestep.obs)[..., 1]

@@ -7,13 +7,13 @@ import pytest
 
 from jaxdiff.envs import ENVS, auto_reset, make
 
-# Compiling brax's physics takes most of a minute per task: one task stands for the adapter here, and test_brax_env.py
-# and test_mabrax.py check the others without compiling. Jumanji's have small instances in test_jumanji_env.py.
+# Compiling brax's physics takes most of a minute per task: test_brax_env.py has one compiled task, and it and
+# test_mabrax.py check the others without compiling. Jumanji's have small instances in test_jumanji_env.py.
 CHEAP = [name for name in ENVS if not name.startswith(("brax-", "jumanji-", "mabrax-"))]
 STEPS = 5
 
 
-@pytest.mark.parametrize("name", [*CHEAP, pytest.param("brax-hopper", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", CHEAP)
 def test_every_environment_keeps_the_protocol(name, trace_counter):
     env = make(name)
     spec = env.spec
