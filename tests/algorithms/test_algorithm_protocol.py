@@ -251,10 +251,9 @@ def test_update_is_a_function_of_its_arguments(entry, start, after):
     assert drawn or not has_chain(entry.module)
 
 
-# A flow with its one-step policy, and an on-policy chain with a scan inside the update: an eager update compiles every
-# operation by itself, which is dear. What eager execution could show, such as a branch on a value, tracing refuses in
-# all of them.
-EAGER = ("fql", "dppo")
+# A plain regression, and an on-policy chain with a scan inside the update: an eager update compiles every operation by
+# itself, which is dear. What eager execution could show, such as a branch on a value, tracing refuses in all of them.
+EAGER = ("bc", "dppo")
 
 # Networks with periods, a chain that a critic climbs, a flow, a scan inside the update, trajectories. What vmap lacks a
 # rule for shows in tracing, which every algorithm has to pass; its arithmetic is JAX's own.
