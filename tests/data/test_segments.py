@@ -131,10 +131,13 @@ def test_every_agent_s_part_of_a_stretch_is_what_it_would_draw_alone():
 def test_lanes_that_share_the_data_draw_by_their_keys():
     keys = jax.random.split(jax.random.key(3), 3)
     segment = Segment(4, 9)
-    lanes = jax.jit(jax.vmap(lambda key: sample_segments(key, dataset(), 5, segment)))(keys)
+
+    def draw(key):
+        return sample_segments(key, dataset(), 5, segment)
+
+    lanes, alone = jax.jit(jax.vmap(draw))(keys), jax.jit(draw)
     for i in range(3):
-        alone = sample_segments(keys[i], dataset(), 5, segment)
-        for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(lanes), strict=True):
+        for a, b in zip(jax.tree.leaves(alone(keys[i])), jax.tree.leaves(lanes), strict=True):
             np.testing.assert_allclose(a, b[i], rtol=1e-6)
 
 
