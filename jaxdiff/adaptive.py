@@ -197,14 +197,23 @@ def exploit_explore(
     copies = ((rank >= count - some) | ~finite) & (scores[drawn] > scores)
     parents = jnp.where(copies, drawn, jnp.arange(count)).astype(jnp.int32)
     states = jax.tree.map(lambda leaf: leaf[parents], states)
+    moved = _moved(states.hparams, draws[:, 1:], ranges, factors, resample)
+    hparams = {name: jnp.where(copies, value, getattr(states.hparams, name)) for name, value in moved.items()}
+    return states.replace(hparams=states.hparams.replace(**hparams)), parents  # type: ignore[attr-defined]
+
+
+def _moved(
+    hparams: Any, draws: Array, ranges: Mapping[str, tuple[float, float]], factors: Sequence[float], resample: float
+) -> dict[str, Array]:
+    """[L] another value within its range for every hyperparameter in `ranges`, from three draws [L, 3 R] for each."""
     new = {}
     for i, (name, (low, high)) in enumerate(sorted(ranges.items())):
-        old = getattr(states.hparams, name)
-        choice, which, fresh = draws[:, 1 + 3 * i : 4 + 3 * i].T
+        old = getattr(hparams, name)
+        choice, which, fresh = draws[:, 3 * i : 3 * i + 3].T
         factor = jnp.asarray(factors, old.dtype)[jnp.floor(which * len(factors)).astype(jnp.int32)]
         value = jnp.where(choice < resample, low * (high / low) ** fresh, old * factor)
-        new[name] = jnp.where(copies, jnp.clip(value, low, high), old).astype(old.dtype)
-    return states.replace(hparams=states.hparams.replace(**new)), parents  # type: ignore[attr-defined]
+        new[name] = jnp.clip(value, low, high).astype(old.dtype)
+    return new
 
 
 def _check_round(
