@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 PEAK_SECONDS = 0.3
+PEAK_SIZES = (1024, 2048)  # of the matrices on a CPU
 
 
 def matrix_flops(function: Callable[..., Any], *args: Any) -> int:
@@ -31,7 +32,7 @@ def matrix_peak() -> float:
     On a CPU one device uses all cores, however many devices JAX divides them into.
     """
     best = 0.0
-    for size in (1024, 2048) if jax.default_backend() == "cpu" else (4096, 8192):
+    for size in PEAK_SIZES if jax.default_backend() == "cpu" else (4096, 8192):
         multiply = jax.jit(lambda x: x @ x / x.shape[0])
         x = multiply(jnp.ones((size, size), jnp.float32)).block_until_ready()
         for _ in range(4):

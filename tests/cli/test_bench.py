@@ -64,6 +64,7 @@ def test_bench_writes_what_it_prints(compiled_once, monkeypatch, tmp_path, capsy
     out = tmp_path / "bench.json"
     flags = ["--lanes=2", "--modes=map", "--seconds=0.01", "--repeats=2", f"--out={out}"]
     monkeypatch.setattr(flops, "PEAK_SECONDS", 0.01)
+    monkeypatch.setattr(flops, "PEAK_SIZES", (64, 128))
     peaks = [flops.matrix_peak()]
     peaks.append(2 * peaks[0])
     monkeypatch.setattr(bench, "matrix_peak", iter(peaks).__next__)
