@@ -38,6 +38,7 @@ from jaxdiff.io.storage import Storage
 
 STUDY = ("facts.json", "packs.json", "run.json")
 MARK = ".mirror.json"
+ELSEWHERE = "set JAXDIFF_SCRATCH to another folder."
 THREADS = 16
 ATTEMPTS = 3  # at a pack whose checkpoints are replaced while we read them
 
@@ -178,9 +179,9 @@ class Mirror:
         if mark.is_file():
             known = files.read_json_object(mark, ("remote",))["remote"]
             if known != self.remote:
-                raise ValueError(f"{self.local.path} mirrors {known}, not {self.remote}; give another --scratch.")
+                raise ValueError(f"{self.local.path} mirrors {known}, not {self.remote}; {ELSEWHERE}")
         elif self.local.path.is_dir() and any(self.local.path.iterdir()):
-            raise ValueError(f"{self.local.path} is not empty and mirrors nothing; give another --scratch.")
+            raise ValueError(f"{self.local.path} is not empty and mirrors nothing; {ELSEWHERE}")
         else:
             files.write_json_atomic(mark, {"remote": self.remote})
 
