@@ -310,7 +310,7 @@ def test_a_step_that_is_being_written_is_not_pushed(mirror):
 def test_a_scratch_folder_with_something_else_is_refused(mirror, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "run.json").write_text("{}")
-    with pytest.raises(ValueError, match="mirrors nothing; give another --scratch"):
+    with pytest.raises(ValueError, match="mirrors nothing; set JAXDIFF_SCRATCH to another folder"):
         Mirror(mirror.remote, tmp_path / "mine")
     with pytest.raises(ValueError, match="mirrors memory://.*, not memory://else"):
         Mirror("memory://else", mirror.local.path)
