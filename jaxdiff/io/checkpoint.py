@@ -17,13 +17,10 @@ from typing import Any
 
 from absl import logging
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxdiff.io import cards, files
+from jaxdiff.io import cards, files, trees
 from jaxdiff.types import PyTree
-
-Layout = dict[str, list[Any]]  # path of a leaf -> [dtype, shape]
 
 
 class Checkpoints:
@@ -83,10 +80,10 @@ class Checkpoints:
         card = {
             "score": float(score) if usable else None,  # type: ignore[arg-type]
             "metadata": metadata or {},
-            "layout": _layout(tree),
+            "layout": trees.layout_of(tree),
             "keys": "data",  # typed keys are stored as numbers; checkpoints without this line have them as keys
         }
-        self._pending = self._writer.submit(self._write, int(step), _host_copy(tree), card)
+        self._pending = self._writer.submit(self._write, int(step), trees.host_copy(tree), card)
 
     def latest_step(self) -> int | None:
         """Newest step whose files are whole; None when there is none. After a restore fell back: the restored step."""
@@ -137,11 +134,11 @@ class Checkpoints:
         if damage is not None:
             del self._cards[wanted]
             raise ValueError(f"checkpoint at {folder} is damaged ({damage}); steps: {sorted(self._cards)}.")
-        _check_layout(folder, card["layout"], _layout(like))
+        trees.check_layout(folder, card["layout"], trees.layout_of(like))
         if card.get("keys") != "data":
-            return self._open().restore(wanted, args=ocp.args.StandardRestore(_placed(like)))
-        found = self._open().restore(wanted, args=ocp.args.StandardRestore(_placed(_key_data(like))))
-        return jax.tree.map(_as_key, like, found)
+            return self._open().restore(wanted, args=ocp.args.StandardRestore(trees.placed(like)))
+        found = self._open().restore(wanted, args=ocp.args.StandardRestore(trees.placed(trees.numbers_for_keys(like))))
+        return jax.tree.map(trees.as_key, like, found)
 
     def newest_whole(self) -> int | None:
         """Newest step whose content is what was written; None when there is none.
@@ -238,84 +235,6 @@ class Checkpoints:
 
 def _scored(cards: dict[int, dict[str, Any]]) -> list[int]:
     return [step for step, card in cards.items() if card["score"] is not None]
-
-
-def _host_copy(tree: PyTree) -> PyTree:
-    """The tree with every array copied out of reach of a later donation."""
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array) and not _is_key(leaf)]
-    on_cpu = all(device.platform == "cpu" for leaf in leaves for device in leaf.devices())
-    if not on_cpu:
-        for leaf in leaves:
-            leaf.copy_to_host_async()
-
-    def copy(leaf: Any) -> Any:
-        if isinstance(leaf, np.ndarray):
-            return leaf.copy()
-        if not isinstance(leaf, jax.Array):
-            return leaf
-        if _is_key(leaf):
-            leaf = jax.random.key_data(leaf)
-        # On CPU the numpy view of an array is its buffer, and holding it would keep XLA from reusing a donated one.
-        return np.asarray(leaf.copy() if on_cpu else leaf)
-
-    return jax.tree.map(copy, tree)
-
-
-def _is_key(leaf: Any) -> bool:
-    return hasattr(leaf, "dtype") and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _key_data(like: PyTree) -> PyTree:
-    """`like` with numpy arrays of numbers in place of typed keys."""
-
-    def numbers(leaf: Any) -> Any:
-        if not _is_key(leaf):
-            return leaf
-        shape = jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
-        return np.broadcast_to(np.zeros((), shape.dtype), shape.shape)
-
-    return jax.tree.map(numbers, like)
-
-
-def _as_key(like: Any, found: Any) -> Any:
-    """What was found, as typed keys placed as `like` where that is a key."""
-    return jax.device_put(jax.random.wrap_key_data(found), like.sharding) if _is_key(like) else found
-
-
-def _placed(like: PyTree) -> PyTree:
-    """`like` with a sharding on every leaf that is to be a `jax.Array`."""
-    default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-
-    def place(leaf: Any) -> Any:
-        if not isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
-            return leaf
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or default)
-
-    return jax.tree.map(place, like)
-
-
-def _layout(tree: PyTree) -> Layout:
-    def entry(leaf: Any) -> list[Any]:
-        if not hasattr(leaf, "dtype"):
-            return [type(leaf).__name__, []]
-        return [str(leaf.dtype), list(leaf.shape)]
-
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): entry(leaf) for path, leaf in leaves}
-
-
-def _check_layout(folder: Path, held: Layout, wanted: Layout) -> None:
-    for name in [*wanted, *held]:
-        here, there = held.get(name), wanted.get(name)
-        if here != there:
-            raise ValueError(
-                f"checkpoint at {folder} holds {_describe(name, here)}, the program wants {_describe(name, there)}; "
-                "did the config change?"
-            )
-
-
-def _describe(name: str, entry: list[Any] | None) -> str:
-    return f"no {name!r}" if entry is None else f"{name!r} as {entry[0]}{entry[1]}"
 
 
 def _is_for_users(record: std_logging.LogRecord) -> bool:
