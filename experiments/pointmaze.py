@@ -3,6 +3,7 @@
 jaxdiff sweep --config=pointmaze --sweep=demo
 jaxdiff sweep --config=pointmaze --sweep=large
 jaxdiff sweep --config=pointmaze --sweep=tasks,demo
+jaxdiff tune --config=pointmaze --space=shape --sweep=demo --trials=6
 """
 
 from collections.abc import Iterator
@@ -43,6 +44,11 @@ def sweep_demo() -> Iterator[dict[str, Any]]:
     for q_weight in (0.3, 1.0, 3.0):
         for seed in range(4):
             yield {"hparams.q_weight": q_weight, "seed": seed}
+
+
+def space_shape() -> dict[str, list[Any]]:
+    """Widths of the policy, and calls of it for an action: each of the nine is a program of its own."""
+    return {"model.policy.hidden": [(32, 32), (64, 64), (128, 128)], "model.policy.num_steps": [2, 3, 5]}
 
 
 def sweep_tasks() -> Iterator[dict[str, Any]]:

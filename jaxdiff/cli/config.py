@@ -199,6 +199,12 @@ def sweeps(config_path: Path) -> dict[str, SweepFunction]:
     return {key.removeprefix("sweep_"): _without_parameters(getattr(module, key), key) for key in written}
 
 
+def spaces(config_path: Path) -> dict[str, Callable[[], Any]]:
+    """The spaces of a config file by name: `space_<name>()` returns what `points.sobol` draws from."""
+    module = _load_module(config_path)
+    return {key.removeprefix("space_"): value for key, value in vars(module).items() if key.startswith("space_")}
+
+
 def _without_parameters(function: Callable[..., Any], name: str) -> SweepFunction:
     """The function itself, or one that collects what it adds."""
     needed = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]

@@ -34,6 +34,7 @@ EXTRAS = {
     "ode": (("diffrax",), "adaptive steps for the probability-flow ODE"),
     "wandb": (("wandb",), "logging to Weights & Biases"),
     "mlflow": (("mlflow-skinny", "mlflow"), "logging to MLflow"),
+    "optuna": (("optuna",), "`jaxdiff tune`"),
     "storage": (("s3fs", "gcsfs"), "a --workdir on a bucket"),
     "export": (("pyarrow",), "Parquet tables of a study"),
     "slurm": (("submitit",), "job arrays on Slurm"),

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("jaxdiff.cli.data:main", "list, make, describe or import datasets"),
     "train": ("jaxdiff.cli.run:train", "train one config"),
     "sweep": ("jaxdiff.cli.run:sweep", "train a study: seeds and hyperparameters side by side on the device"),
+    "tune": ("jaxdiff.cli.tune:main", "search static choices, such as widths: each a study, the next chosen by scores"),
     "work": ("jaxdiff.cli.work:main", "train the packs of a prepared study that are not finished"),
     "eval": ("jaxdiff.cli.evaluate:main", "roll out the policies of a run folder"),
     "plan": ("jaxdiff.cli.planning:main", "draw a planner's plans, how they come out of noise and what came of them"),

@@ -8,12 +8,13 @@
 Run again with the same --workdir, a command goes on from the last checkpoint.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import contextlib
 import dataclasses
 import datetime
 from pathlib import Path
 import sys
+from typing import Any
 
 from absl import flags
 
@@ -27,7 +28,7 @@ from jaxdiff.cli.searching import check_search, read_search
 from jaxdiff.cli.stopping import StopRequest
 from jaxdiff.cli.study import product_of
 from jaxdiff.cli.tasks import Tasks
-from jaxdiff.cli.work import run_packs
+from jaxdiff.cli.work import Outcome, run_packs
 from jaxdiff.io import files, stamp
 from jaxdiff.io.runs import RunDir
 
@@ -81,6 +82,27 @@ def plan_of(name: str, argv: list[str]) -> Plan | None:
       KeyError, ValueError: an unknown name, key or flag, or a value out of range.
     """
     flag_values = flags.FlagValues()
+    define_flags(flag_values)
+    parsed = configs.parse(argv, flag_values, __doc__ or "")
+    known = configs.sweeps(parsed.config_path)
+    if name == "train" and parsed.sweep:
+        raise ValueError("train runs one member; use `jaxdiff sweep` with --sweep.")
+    if name == "sweep" and not parsed.sweep:
+        raise ValueError(f"--sweep is missing; {parsed.config_path.name} has: {', '.join(known) or 'no sweeps'}.")
+    workdir = parsed.workdir or default_workdir(parsed.config_path.stem, parsed.sweep)
+    plan = planned([name, *argv], parsed, parsed.sweep, study_points(parsed), workdir)
+    use_all_cores(parsed.lanes)
+    use_compilation_cache()
+    if parsed.dry_run:
+        from jaxdiff.cli.dry_run import describe
+
+        print(describe(plan))
+        return None
+    return plan
+
+
+def define_flags(flag_values: flags.FlagValues) -> None:
+    """Defines what `train` and `sweep` take."""
     configs.define_flags(flag_values)
     flags.DEFINE_bool("tensorboard", False, "log every member to TensorBoard", flag_values=flag_values)
     flags.DEFINE_string("wandb_project", None, "log every member to this W&B project", flag_values=flag_values)
@@ -94,36 +116,48 @@ def plan_of(name: str, argv: list[str]) -> Plan | None:
                          lower_bound=1, flag_values=flag_values)  # fmt: skip
     flags.DEFINE_string("search", "", "halving[,reduction=3,rungs=3] or pbt,NAME=LOW:HIGH[,..]: look at scores while "
                         "training", flag_values=flag_values)  # fmt: skip
-    parsed = configs.parse(argv, flag_values, __doc__ or "")
-    max_lanes = read_max_lanes(flag_values.max_lanes)
+
+
+def study_points(parsed: configs.Parsed) -> list[dict[str, Any]]:
+    """The product of the studies that --sweep names; without one, the empty point."""
     known = configs.sweeps(parsed.config_path)
+    return product_of({study: known[study]() for study in parsed.sweep})
+
+
+def planned(
+    command: Sequence[str],
+    parsed: configs.Parsed,
+    study: Sequence[str],
+    points: Sequence[Mapping[str, Any]],
+    workdir: str | Path,
+) -> Plan:
+    """The checked plan of a command line and its points.
+
+    Args:
+      command: as run.json names it, without the program.
+      parsed: by the flags of `define_flags`.
+      study: names of what the points come from.
+      points: one for each member.
+      workdir: where to write, a path or a URL.
+
+    Raises:
+      KeyError, ValueError: an unknown key, or a value out of range.
+    """
+    flag_values = parsed.flags
     if "algorithm" in parsed.overrides:
         raise ValueError(
             "config.algorithm cannot be overridden: its settings would be another algorithm's; choose a config of that "
             "algorithm with --config=NAME, or set 'algorithm' in a point of a sweep."
         )
-    if name == "train" and parsed.sweep:
-        raise ValueError("train runs one member; use `jaxdiff sweep` with --sweep.")
-    if name == "sweep" and not parsed.sweep:
-        raise ValueError(f"--sweep is missing; {parsed.config_path.name} has: {', '.join(known) or 'no sweeps'}.")
-    points = product_of({study: known[study]() for study in parsed.sweep})
     config = inherit(parsed.config, parsed.overrides)
-    workdir = parsed.workdir or default_workdir(parsed.config_path.stem, parsed.sweep)
     place = Place(Path(workdir), None) if parsed.dry_run else places.to_write(workdir)
-    plan = make_plan([name, *argv], config, ",".join(parsed.sweep) or None, points, place.folder, parsed.lanes,
-                     max_lanes=max_lanes, tensorboard=flag_values.tensorboard,
+    plan = make_plan(command, config, ",".join(study) or None, points, place.folder, parsed.lanes,
+                     max_lanes=read_max_lanes(flag_values.max_lanes), tensorboard=flag_values.tensorboard,
                      wandb_project=flag_values.wandb_project, workers=flag_values.workers)  # fmt: skip
     plan = dataclasses.replace(plan, is_only_prepared=flag_values.prepare, mirror=place.mirror,
                                search=flag_values.search, mlflow_experiment=flag_values.mlflow_experiment)  # fmt: skip
     check_search(read_search(plan.search), plan.packs)
     check_seeds(plan.config, [member.seed for pack in plan.packs for member in pack.members])
-    use_all_cores(parsed.lanes)
-    use_compilation_cache()
-    if parsed.dry_run:
-        from jaxdiff.cli.dry_run import describe
-
-        print(describe(plan))
-        return None
     return plan
 
 
@@ -135,13 +169,16 @@ def default_workdir(config: str, study: Sequence[str]) -> Path:
 
 def execute(plan: Plan) -> int:
     """Runs what is not done yet, writes the report, prints the table. Returns the exit code."""
-    from jaxdiff.io import report
-
     plan, tasks = prepare(plan)
     with StopRequest() as stop:
         outcome = run_packs(plan, plan.packs, tasks, stop)
-    if outcome.is_stopped:
-        return outcome.exit_code
+    return outcome.exit_code if outcome.is_stopped else conclude(plan, outcome)
+
+
+def conclude(plan: Plan, outcome: Outcome) -> int:
+    """Writes the report, prints the table and what failed. Returns the exit code."""
+    from jaxdiff.io import report
+
     path = report.build_report(plan.workdir)
     print(report.summary(report.load_run(plan.workdir)))
     if plan.mirror is not None:
