@@ -23,7 +23,7 @@ FLOORS = {
 # These cost seconds or print at import, so they are imported by the function that needs them.
 LAZY = {
     *("brax", "diffrax", "distrax", "gymnasium", "h5py", "jumanji", "matplotlib", "minari", "mujoco", "tensorboardX"),
-    *("fsspec", "jaxmarl", "mpe2", "pettingzoo", "pyarrow", "wandb"),
+    *("fsspec", "jaxmarl", "mlflow", "optuna", "mpe2", "pettingzoo", "pyarrow", "wandb"),
 }
 WRITERS = {"cli", "data", "io"}
 # Where an algorithm's name stands outside its own file and the registry, and why that is no branch on it.
