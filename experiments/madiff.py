@@ -50,6 +50,7 @@ def use_small_planner(config: ConfigDict) -> None:
     planner.width, planner.mults, planner.horizon = 32, (1, 2), 8
     planner.num_levels, planner.num_steps, planner.sampler = 20, 10, "ddim"
     planner.kind = "x0"  # a small network's noise does not continue the present: docs/planners.md
+    planner.tell_known = True  # nor does it find out which agent's present is given: docs/teams.md
     config.model.normaliser = "limits"  # exact at the ends, and quick
     config.hparams.lr = 1e-3
     config.hparams.ema_start = 500.0
