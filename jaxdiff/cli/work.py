@@ -273,6 +273,7 @@ def _check_libraries(plan: Plan) -> None:
 
 def _loggers(plan: Plan, run: RunDir, pack: sweeps.Pack, step: int) -> list[Any]:
     from jaxdiff.io import loggers
+    from jaxdiff.io.mlflow_rows import MlflowFanout
 
     wanted: list[Any] = []
     if plan.tensorboard:
@@ -282,7 +283,7 @@ def _loggers(plan: Plan, run: RunDir, pack: sweeps.Pack, step: int) -> list[Any]
     if plan.mlflow_experiment:
         # A folder of the same name that is made anew is another run, and its rows are not those that MLflow has.
         run_id = f"{run.path.name}-{stamp.read_stamp(run.path)['created']}"
-        wanted.append(loggers.MlflowFanout(plan.mlflow_experiment, pack.members, run_id=run_id))
+        wanted.append(MlflowFanout(plan.mlflow_experiment, pack.members, run_id=run_id))
     return wanted
 
 

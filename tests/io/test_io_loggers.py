@@ -7,7 +7,8 @@ import types
 import numpy as np
 import pytest
 
-from jaxdiff.io.loggers import MlflowFanout, TensorBoardFanout, WandbFanout
+from jaxdiff.io.loggers import TensorBoardFanout, WandbFanout
+from jaxdiff.io.mlflow_rows import MlflowFanout
 from jaxdiff.io.runs import Member
 
 MEMBERS = [
