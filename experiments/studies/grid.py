@@ -56,6 +56,24 @@ def row(method: str, folder: Path) -> tuple[float, str, str] | None:
     return last.iqm, f"| {' | '.join(cells)} |", results.quantity_name
 
 
+def overview(tasks: Sequence[str], methods: Sequence[str], out: Path) -> str:
+    """A row per method and a column per task: the last checkpoint's IQM with its interval; empty cells are not made."""
+    head = f"| last checkpoint: IQM, 95 % interval | {' | '.join(tasks)} |\n|:--|{'--:|' * len(tasks)}"
+    lines = []
+    for method in methods:
+        cells = [_cell(out / task / method) for task in tasks]
+        if any(cells):
+            lines.append(f"| `{method}` | {' | '.join(cells)} |")
+    return "\n".join([head, *lines]) if lines else ""
+
+
+def _cell(folder: Path) -> str:
+    if not RunDir(folder).is_done():
+        return ""
+    (setting,) = collect(load_run(folder)).settings
+    return "" if setting.last is None else f"{setting.last.iqm:.1f}, {interval(setting.last)}"
+
+
 def interval(estimate: Estimate) -> str:
     """Low and high end of an estimate's interval."""
     found = estimate.interval

@@ -1,4 +1,4 @@
-"""Methods for teams on graded data of the particle tasks, four seeds each: the tables of docs/teams.md.
+"""Methods for teams on graded data of the particle tasks, four seeds each: the table of docs/teams.md, and details.
 
   python -m experiments.studies.teams --out=runs/teams [--datasets=spread-medium,tag-medium] [--methods=bc,madiff]
   python -m experiments.studies.teams --out=runs/teams --table                         # only the tables
@@ -12,7 +12,7 @@ from pathlib import Path
 import sys
 
 from experiments.studies import grid
-from experiments.teams import COMPARED, DATASETS, EVAL_EPISODES, NUM_UPDATES
+from experiments.teams import COMPARED, DATASETS, EVAL_EPISODES, NUM_UPDATES, PLAN_EPISODES
 
 
 def main() -> int:
@@ -29,8 +29,10 @@ def main() -> int:
             parser.error(f"unknown: {', '.join(sorted(set(given) - set(known)))}; known: {', '.join(known)}.")
     wanted = [] if flags.table else [(d, m, ()) for d in datasets for m in methods]
     failed = grid.make_missing("teams", wanted, flags.out)
-    length = f"{NUM_UPDATES:,} updates, {EVAL_EPISODES:,} episodes each"
-    print("\n\n".join(t for d in datasets if (t := grid.table(f"mpe-{d}", length, d, methods, flags.out))))
+    length = f"{NUM_UPDATES:,} updates, {EVAL_EPISODES:,} episodes each, {PLAN_EPISODES} of planners"
+    tables = [grid.overview(datasets, methods, flags.out)]
+    tables += [grid.table(f"mpe-{d}", length, d, methods, flags.out) for d in datasets]
+    print("\n\n".join(found for found in tables if found))
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
