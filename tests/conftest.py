@@ -8,8 +8,6 @@ from typing import Any
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # XLA's older way of writing CPU kernels compiles in half the time.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
-# Where compiled programs are kept, small ones are too: the same ones come in many files, both workers and commands.
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax
 import pytest
@@ -18,11 +16,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Programs of tests are small and run briefly: most of their time is compiling. One setting for the whole session, since
 # two would differ in the last bits.
 jax.config.update("jax_disable_most_optimizations", True)
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """A program that the other worker is just writing cannot be read: it is compiled instead."""
-    config.addinivalue_line("filterwarnings", "ignore:Error reading persistent compilation cache entry:UserWarning")
+if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 @pytest.fixture

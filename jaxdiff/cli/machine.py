@@ -14,12 +14,8 @@ def use_all_cores(lanes: str) -> None:
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or a folder of this machine's cache.
-
-    Those that took half a second, or the JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS of the environment.
-    """
+    """Keeps compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or a folder of this machine's cache."""
     import jax
 
     jax.config.update("jax_compilation_cache_dir", str(compilation_cache(os.environ)))
-    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
