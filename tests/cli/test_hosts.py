@@ -111,6 +111,7 @@ def assert_same_run(first: Path, second: Path) -> None:
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.cluster  # a minute of three processes; what each decides for itself is tested in every run of the suite
 @pytest.mark.slow
 def test_two_processes_end_with_the_bits_of_one_also_when_the_second_is_told_to_stop(prepare, tmp_path):
     """One process runs lanes=map; two run lanes=shard, which on a CPU is map within each of them.

@@ -35,7 +35,7 @@ def get_config():
 def run(tmp_path_factory, compiled_once):
     folder = tmp_path_factory.mktemp("prey")
     (folder / "small.py").write_text(CONFIG)
-    assert main(["train", f"--config={folder / 'small.py'}", f"--workdir={folder / 'run'}"]) == 0
+    assert main(["train", f"--config={folder / 'small.py'}", "--lanes=map", f"--workdir={folder / 'run'}"]) == 0
     return folder / "run"
 
 

@@ -76,7 +76,7 @@ def test_a_prey_that_nobody_published_has_no_scores(tmp_path, prey):
         (["mpe-tag-medium", "--prey=none.pt"], "none.pt: No such file"),
         (["mpe-tag-medium", "--prey=none.pt", "--out=new.hdf5"], "none.pt: No such file"),
         (["mpe-tag-medium", "--prey=BAD"], "no file of OMAR's prey, or damaged"),
-        (["mpe-world-medium", "--prey=PREY"], "the prey of mpe-world sees 22 numbers and the network reads 14"),
+        (["mpe-world-medium", "--prey=PREY"], "the prey of mpe-world sees 22 numbers and the given one reads 14"),
     ],
 )
 def test_a_bad_request_writes_nothing(argv, message, root, prey, tmp_path, monkeypatch, capsys):
