@@ -9,7 +9,7 @@ from pathlib import Path
 import subprocess
 import sys
 
-from jaxdiff.io.report.results import Estimate, collect
+from jaxdiff.io.report.results import Estimate, Results, collect
 from jaxdiff.io.runs import RunDir, load_run
 
 COMMAND = "import sys; from jaxdiff.cli.main import main; sys.exit(main(sys.argv[1:]))"
@@ -42,15 +42,14 @@ def make_missing(config: str, wanted: Iterable[tuple[str, str, Sequence[str]]], 
 
 def row(method: str, folder: Path) -> tuple[float, str, str] | None:
     """(number to sort by, line of the table, what the numbers are) of a finished run; None otherwise."""
-    if not RunDir(folder).is_done():
+    results = _results(folder)
+    if results is None:
         return None
-    run = load_run(folder)
-    results = collect(run)
     (setting,) = results.settings
     last, running, best = setting.last, setting.running, setting.best
     if last is None or running is None or best is None:
         return None
-    seconds = sum(float(pack.done["wall_seconds"]) for pack in run.packs if pack.done)
+    seconds = sum(float(pack.done["wall_seconds"]) for pack in results.run.packs if pack.done)
     cells = [f"`{method}`", f"{last.iqm:.1f}", interval(last), f"{running.iqm:.1f}", f"{best.iqm:.1f}"]
     cells += [f"{len(setting.counted)}/{len(setting.members)}", f"{seconds / 60:.1f}"]
     return last.iqm, f"| {' | '.join(cells)} |", results.quantity_name
@@ -68,10 +67,13 @@ def overview(tasks: Sequence[str], methods: Sequence[str], out: Path) -> str:
 
 
 def _cell(folder: Path) -> str:
-    if not RunDir(folder).is_done():
-        return ""
-    (setting,) = collect(load_run(folder)).settings
-    return "" if setting.last is None else f"{setting.last.iqm:.1f}, {interval(setting.last)}"
+    results = _results(folder)
+    last = None if results is None else results.settings[0].last
+    return "" if last is None else f"{last.iqm:.1f}, {interval(last)}"
+
+
+def _results(folder: Path) -> Results | None:
+    return collect(load_run(folder)) if RunDir(folder).is_done() else None
 
 
 def interval(estimate: Estimate) -> str:

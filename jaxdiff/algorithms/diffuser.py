@@ -84,8 +84,13 @@ def check(config: Config, spec: Spec) -> None:
 
     Raises:
       KeyError: an unknown guidance, normaliser or padding.
-      ValueError: counts below 1, guidance without a value, or a goal that the task does not have.
+      ValueError: counts below 1, guidance without a value, a goal that the task does not have, or `tell_known`.
     """
+    if config.planner.tell_known:
+        raise ValueError(
+            "planner.tell_known=True has no use here: the actions of steps that are given are planned, so no step is "
+            "given whole; leave it False, or use decision_diffuser."
+        )
     check_normaliser(config.normaliser)
     check_padding(config.padding)
     if config.guidance not in GUIDANCES:

@@ -112,8 +112,9 @@ def check_planner(config: PlannerConfig, team: Team | None = None) -> None:
         raise ValueError(f"horizon={config.horizon}; a plan needs the present and at least one step: 2 or more.")
     if config.patch < 1 or config.horizon % config.patch:
         raise ValueError(f"horizon={config.horizon} and patch={config.patch}; a plan must be whole patches.")
-    if config.token_levels and config.patch > 1:
-        raise ValueError(f"token_levels=True and patch={config.patch}; a level per step needs patch=1.")
+    for field in ("token_levels", "tell_known"):
+        if getattr(config, field) and config.patch > 1:
+            raise ValueError(f"{field}=True and patch={config.patch}; a level per step needs patch=1.")
     if config.network in ("temporal_unet", "agent_unet"):
         check_horizon(config.horizon // config.patch, config.mults)
 

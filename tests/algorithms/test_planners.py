@@ -103,6 +103,12 @@ def test_steps_that_are_given_are_told_to_be_clean(team):
     assert (np.abs(noisy - wanted) > 1e-3).any()
 
 
+@pytest.mark.parametrize("field", ["token_levels", "tell_known"])
+def test_a_level_per_step_needs_tokens_of_one_step(field):
+    with pytest.raises(ValueError, match=f"{field}=True and patch=2; a level per step needs patch=1"):
+        make_planner(dataclasses.replace(TINY, patch=2, **{field: True}), 3)
+
+
 def test_first_action_weighs_what_the_paper_says_and_the_rest_decays_to_mean_one():
     hparams = diffuser.HParams(action_weight=10.0, loss_discount=0.9)
     weight = np.asarray(diffuser.entry_weights(hparams, 5, 6, 2))
@@ -323,6 +329,7 @@ def test_decision_diffuser_refuses_what_the_task_cannot_give(change, error, matc
         ({"planner": PlannerConfig(horizon=30)}, "horizon=30 must be a multiple of 8 .three halvings"),
         ({"planner": PlannerConfig(horizon=30, patch=4)}, "horizon=30 and patch=4; a plan must be whole patches"),
         ({"planner": dataclasses.replace(TINY, horizon=1)}, "horizon=1; a plan needs .* 2 or more"),
+        ({"planner": dataclasses.replace(TINY, tell_known=True)}, "tell_known=True has no use .* decision_diffuser"),
         ({"reach_goal": True}, "reach_goal=True, and field has no goal"),
         ({"value": False}, "guidance='before' needs a value"),
         ({"guide_steps": 0}, "guide_steps=0"),

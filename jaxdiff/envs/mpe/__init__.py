@@ -56,8 +56,8 @@ OMAR_SCORES: dict[str, tuple[float, float]] = {
     "world": (-6.8, 79.5),
 }
 # With the scripted prey, see `mpe`.
-PREY_SCORES: dict[str, tuple[float, float]] = {"tag": (-130.87, -118.00), "world": (-98.68, -61.72)}  # see `mpe_prey`
 SCRIPTED_SCORES: dict[str, tuple[float, float]] = {"tag": (-5.90, 99.05), "world": (-7.02, 45.11)}
+PREY_SCORES: dict[str, tuple[float, float]] = {"tag": (-130.87, -118.00), "world": (-98.68, -61.72)}  # see `mpe_prey`
 
 
 def mpe(
