@@ -15,7 +15,7 @@ def by_task(run: Run) -> dict[str, Results]:
     Labels are without the words of the task, so that a setting has one on all tasks; overrides are whole. Packs that
     never started belong to no task. A task of which nothing has started is there too, without settings.
     """
-    naming = tasks.of_stamp(run.stamp, [member.overrides for pack in run.packs for member in pack.members])
+    naming = naming_of(run)
     if not naming.is_several:
         return {}
     packs: dict[str, list[Pack]] = {task: [] for task in naming.planned}
@@ -29,6 +29,11 @@ def by_task(run: Run) -> dict[str, Results]:
     return {
         task: collect(_of_task(first if task == naming.planned[0] else bare, task, own)) for task, own in packs.items()
     }
+
+
+def naming_of(run: Run) -> tasks.Naming:
+    """How the run's tasks are told apart."""
+    return tasks.of_stamp(run.stamp, [member.overrides for pack in run.packs for member in pack.members])
 
 
 def data_of(results: Results) -> list[Mapping[str, Any]]:

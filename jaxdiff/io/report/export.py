@@ -17,9 +17,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from jaxdiff.io import files, tasks
+from jaxdiff.io import files
 from jaxdiff.io.report.aggregate import aggregate
-from jaxdiff.io.report.by_task import by_task
+from jaxdiff.io.report.by_task import by_task, naming_of
 from jaxdiff.io.report.compare import ACROSS
 from jaxdiff.io.report.results import RUNNING, Estimate, MemberResult, Quantity, Results, collect, member_results
 from jaxdiff.io.runs import Pack, Run, load_run
@@ -108,7 +108,7 @@ def members(run: Run) -> Table:
         "algorithm": [result.member.algorithm for result in results],
         "seed": [result.member.seed for result in results],
     }
-    configs, naming = {pack.id: pack.config for pack in run.packs}, _naming(run)
+    configs, naming = {pack.id: pack.config for pack in run.packs}, naming_of(run)
     if naming.is_several:
         table["task"] = [naming.task(configs[result.pack], result.member.overrides) for result in results]
     keys = dict.fromkeys(key for result in results for key in result.member.overrides)
@@ -226,10 +226,6 @@ def _booktabs(comment: str, rows: Sequence[str]) -> str:
 def escape(text: str) -> str:
     """Text that LaTeX sets as it stands, on one line."""
     return " ".join(text.split()).translate(LATEX)
-
-
-def _naming(run: Run) -> tasks.Naming:
-    return tasks.of_stamp(run.stamp, [member.overrides for pack in run.packs for member in pack.members])
 
 
 def _quantities(run: Run) -> list[Quantity]:
