@@ -89,7 +89,7 @@ def check(config: Config, spec: Spec) -> None:
     if config.planner.tell_known:
         raise ValueError(
             "planner.tell_known=True has no use here: the actions of steps that are given are planned, so no step is "
-            "given whole; leave it False, or use decision_diffuser."
+            "given whole; leave it False, or use a planner of observations alone."
         )
     check_normaliser(config.normaliser)
     check_padding(config.padding)
