@@ -329,7 +329,7 @@ def test_decision_diffuser_refuses_what_the_task_cannot_give(change, error, matc
         ({"planner": PlannerConfig(horizon=30)}, "horizon=30 must be a multiple of 8 .three halvings"),
         ({"planner": PlannerConfig(horizon=30, patch=4)}, "horizon=30 and patch=4; a plan must be whole patches"),
         ({"planner": dataclasses.replace(TINY, horizon=1)}, "horizon=1; a plan needs .* 2 or more"),
-        ({"planner": dataclasses.replace(TINY, tell_known=True)}, "tell_known=True has no use here: .* no step is given whole"),
+        ({"planner": dataclasses.replace(TINY, tell_known=True)}, "tell_known=True has no use here: .* given whole"),
         ({"reach_goal": True}, "reach_goal=True, and field has no goal"),
         ({"value": False}, "guidance='before' needs a value"),
         ({"guide_steps": 0}, "guide_steps=0"),
