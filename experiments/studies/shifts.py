@@ -90,7 +90,7 @@ def draw(found: dict[str, list[Point]], key: str, out: Path) -> None:
         if ends:
             axes.fill_between(*zip(*ends, strict=True), alpha=0.15, color=line.get_color())
     axes.axvline(1.0, color="0.6", linewidth=0.8, linestyle=":")
-    axes.legend()
+    figure.legend(loc="outside right center")
     figure.savefig(out, dpi=150)
 
 
