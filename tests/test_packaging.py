@@ -39,8 +39,8 @@ def test_wheel_carries_every_module_and_every_shipped_config(wheel):
 def test_installed_wheel_finds_its_own_configs(wheel, tmp_path):
     wheel.extractall(tmp_path / "site")
     code = f"""import sys; sys.path.insert(0, {str(tmp_path / "site")!r})
-from jaxdiff.cli import config
-for name, path in config.shipped().items():
+from jaxdiff.cli import config_files
+for name, path in config_files.shipped().items():
     print(name, path)
 """
     command = [sys.executable, "-c", code]

@@ -1,34 +1,26 @@
-"""Config files and their flags: `--config=NAME --config.hparams.lr=1e-3 --sweep=lr,seed`.
+"""The flags of a config: `--config=NAME --config.hparams.lr=1e-3 --sweep=lr,seed`.
 
-A config file defines `get_config()`, or `get_config(arg)` for `--config=NAME:arg`, that returns a
-`ml_collections.ConfigDict`, and any number of studies: `sweep_<name>()` yields flat dotted dicts such as
-`{"hparams.lr": 1e-3, "seed": 2}`, or `sweep(add)` calls `add(**{"hparams.lr": 1e-3})`. `--config` takes a path, or the
-name of a config that ships with the package.
+`--config` takes a path, or the name of a config that ships with the package; see `config_files`.
 
 Every key is checked against the locked config before anything is traced, and an override is kept as it was given so
 that it can be written beside the results.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 import copy
 import dataclasses
-import importlib.util
-import inspect
 from pathlib import Path
-import platform
 import re
-from types import ModuleType
 from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-import jaxdiff
+from jaxdiff.cli import config_files
 from jaxdiff.cli.overrides import check_keys, parent
 from jaxdiff.suggest import did_you_mean
 
 LANES = ("auto", "vmap", "map", "shard", "pmap", "data")
-SweepFunction = Callable[[], Iterable[Mapping[str, Any]]]
 
 _CONFIG_HELP = """  --config: path of a config file, or a shipped name ({names}); NAME:arg is passed on to get_config
   --config.KEY: a new value for one key of the config, for example --config.hparams.lr=1e-3"""
@@ -56,23 +48,6 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_string("workdir", None, "run folder to write, or to go on with", flag_values=flag_values)
     flags.DEFINE_bool("dry_run", False, "print the plan and what it needs, train nothing", flag_values=flag_values)
     flags.DEFINE_enum("lanes", "auto", LANES, "how the members of a pack run side by side", flag_values=flag_values)
-
-
-def shipped() -> dict[str, Path]:
-    """The configs that come with jaxdiff: name -> path. In a checkout they lie in the top folder `experiments`."""
-    package = Path(jaxdiff.__file__).resolve().parent
-    folders = (package / "experiments", package.parent / "experiments")
-    folder = next((f for f in folders if f.is_dir()), folders[0])
-    return {path.stem: path for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")}
-
-
-def compilation_cache(environment: Mapping[str, str]) -> Path:
-    """Where compiled programs are kept: JAX_COMPILATION_CACHE_DIR, or a folder for this machine in the user's cache.
-
-    Programs for one kind of processor do not run on another, and home folders are often shared between machines.
-    """
-    given = environment.get("JAX_COMPILATION_CACHE_DIR")
-    return Path(given or Path("~/.cache/jaxdiff/compiled") / platform.node()).expanduser()
 
 
 def load(flag_value: str, overrides: Iterable[tuple[str, str]] = ()) -> ConfigDict:
@@ -106,10 +81,10 @@ def parse(argv: Sequence[str], flag_values: flags.FlagValues, usage: str = "") -
       SystemExit: after printing the help.
     """
     if _wants_help(argv):
-        _print_help(flag_values, usage, _CONFIG_HELP.format(names=", ".join(shipped()) or "none"))
+        _print_help(flag_values, usage, _CONFIG_HELP.format(names=", ".join(config_files.shipped()) or "none"))
     flag_value, rest = _take_config(argv)
-    path, argument = resolve(flag_value)
-    config = _get_config(path, argument)
+    path, argument = config_files.resolve(flag_value)
+    config = config_files.get_config(path, argument)
     check_keys(config, rest)
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=flag_values, sys_argv=["jaxdiff", *rest])
@@ -120,7 +95,7 @@ def parse(argv: Sequence[str], flag_values: flags.FlagValues, usage: str = "") -
         raise ValueError(f"unexpected argument {positional[0]!r}; flags start with --, for example --config=NAME.")
     if flag_values.workdir == "":
         raise ValueError("--workdir is empty; give the folder to write, or leave the flag out for a new one in runs/.")
-    known = sweeps(path)
+    known = config_files.sweeps(path)
     names = tuple(known) if "*" in flag_values.sweep else tuple(flag_values.sweep)
     for name in names:
         if name not in known:
@@ -168,63 +143,6 @@ def parse_flags(
     return positional
 
 
-def resolve(flag_value: str) -> tuple[Path, str | None]:
-    """The file and the argument that a `--config` value means; a file of that name wins over a shipped config.
-
-    Raises:
-      KeyError: neither a file nor a shipped name.
-    """
-    name, colon, argument = flag_value.partition(":")
-    if Path(name).is_file():
-        return Path(name).resolve(), argument if colon else None
-    known = shipped()
-    if name.removesuffix(".py") not in known:
-        raise KeyError(f"config {name!r} is neither a file nor a shipped config; {did_you_mean(name, known)}")
-    return known[name.removesuffix(".py")], argument if colon else None
-
-
-def sweeps(config_path: Path) -> dict[str, SweepFunction]:
-    """The studies of a config file by name, in the order they are written.
-
-    `sweep_<name>` is the study of that name, and `sweep` the one named sweep. A function without parameters returns or
-    yields points. One with a parameter is called with `add`, and each `add(**{key: value})` is a point.
-
-    Raises:
-      ValueError: a function with more parameters, or both a `sweep` and a `sweep_sweep`.
-    """
-    module = _load_module(config_path)
-    written = [key for key, value in vars(module).items() if re.fullmatch("sweep(_.+)?", key) and callable(value)]
-    if {"sweep", "sweep_sweep"} <= set(written):
-        raise ValueError(f"{config_path.name} has sweep() and sweep_sweep(), both named sweep; rename one of them.")
-    return {key.removeprefix("sweep_"): _without_parameters(getattr(module, key), key) for key in written}
-
-
-def spaces(config_path: Path) -> dict[str, Callable[[], Any]]:
-    """The spaces of a config file by name: `space_<name>()` returns what `points.sobol` draws from."""
-    module = _load_module(config_path)
-    return {key.removeprefix("space_"): value for key, value in vars(module).items() if key.startswith("space_")}
-
-
-def _without_parameters(function: Callable[..., Any], name: str) -> SweepFunction:
-    """The function itself, or one that collects what it adds."""
-    needed = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
-    if not needed:
-        return function
-    if len(needed) > 1:
-        raise ValueError(f"{name}{inspect.signature(function)} wants {len(needed)} arguments; it may have one, add.")
-
-    def collected() -> list[Mapping[str, Any]]:
-        points: list[Mapping[str, Any]] = []
-
-        def add(**point: Any) -> None:
-            points.append(point)
-
-        function(add)
-        return points
-
-    return collected
-
-
 def parse_overrides(config: ConfigDict, texts: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """Overrides given as text, each parsed as what its key holds in the config, which stays as it is.
 
@@ -258,33 +176,10 @@ def _take_config(argv: Sequence[str]) -> tuple[str, list[str]]:
         else:
             rest.append(argument)
     if not value:
-        raise ValueError(f"--config is missing: give a file or one of: {', '.join(shipped()) or 'none shipped'}.")
+        raise ValueError(
+            f"--config is missing: give a file or one of: {', '.join(config_files.shipped()) or 'none shipped'}."
+        )
     return value, rest
-
-
-def _load_module(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"jaxdiff_config_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"config {str(path)!r} is not a Python file; its name must end in .py.")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def _get_config(path: Path, argument: str | None) -> ConfigDict:
-    function = getattr(_load_module(path), "get_config", None)
-    if function is None:
-        raise ValueError(f"config {str(path)!r} has no get_config(); add one that returns a ConfigDict.")
-    arguments = [] if argument is None else [argument]
-    try:
-        inspect.signature(function).bind(*arguments)
-    except TypeError:
-        given = "no argument" if argument is None else f"the argument {argument!r}"
-        raise ValueError(f"get_config{inspect.signature(function)} of {path.name} cannot take {given}.") from None
-    config = function(*arguments)
-    if not isinstance(config, ConfigDict):
-        raise ValueError(f"get_config() of {path.name} returned {type(config).__name__}; it must return a ConfigDict.")
-    return config.lock()
 
 
 def _wrong_type(message: str, flag_values: flags.FlagValues) -> str:

@@ -18,7 +18,7 @@ import time
 from absl import flags
 
 import jaxdiff
-from jaxdiff.cli import config
+from jaxdiff.cli import config, config_files, machine
 
 PYTHON_RANGE = ((3, 11), (3, 14))  # first supported, first unsupported; as in pyproject.toml
 JAX_RANGE = ((0, 10, 2), (0, 13))
@@ -110,10 +110,10 @@ def _software(versions: Mapping[str, str]) -> list[Finding]:
 def _folders(environment: Mapping[str, str]) -> list[Finding]:
     data = Path(environment.get("JAXDIFF_DATA") or "~/.cache/jaxdiff/data").expanduser()
     findings = [
-        _writable("compilation cache", config.compilation_cache(environment), "JAX_COMPILATION_CACHE_DIR"),
+        _writable("compilation cache", machine.compilation_cache(environment), "JAX_COMPILATION_CACHE_DIR"),
         _writable("data folder", data, "JAXDIFF_DATA"),
     ]
-    shipped = config.shipped()
+    shipped = config_files.shipped()
     status = "ok" if shipped else "FAIL"
     return [*findings, Finding(status, "shipped configs", ", ".join(shipped) or "none: install jaxdiff again")]
 

@@ -1,8 +1,9 @@
 """What a command wants of the machine before JAX has started: devices, and a place for compiled programs."""
 
+from collections.abc import Mapping
 import os
-
-from jaxdiff.cli.config import compilation_cache
+from pathlib import Path
+import platform
 
 
 def use_all_cores(lanes: str) -> None:
@@ -11,6 +12,15 @@ def use_all_cores(lanes: str) -> None:
 
     if lanes not in ("vmap", "map"):
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+
+
+def compilation_cache(environment: Mapping[str, str]) -> Path:
+    """Where compiled programs are kept: JAX_COMPILATION_CACHE_DIR, or a folder for this machine in the user's cache.
+
+    Programs for one kind of processor do not run on another, and home folders are often shared between machines.
+    """
+    given = environment.get("JAX_COMPILATION_CACHE_DIR")
+    return Path(given or Path("~/.cache/jaxdiff/compiled") / platform.node()).expanduser()
 
 
 def use_compilation_cache() -> None:

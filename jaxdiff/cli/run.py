@@ -19,7 +19,7 @@ from typing import Any
 from absl import flags
 
 from jaxdiff.cli import config as configs
-from jaxdiff.cli import places
+from jaxdiff.cli import config_files, places
 from jaxdiff.cli.machine import use_all_cores, use_compilation_cache
 from jaxdiff.cli.places import Place
 from jaxdiff.cli.plan import MAX_LANES, Plan, as_in_folder, from_stamp, listed, make_plan, read_max_lanes
@@ -84,7 +84,7 @@ def plan_of(name: str, argv: list[str]) -> Plan | None:
     flag_values = flags.FlagValues()
     define_flags(flag_values)
     parsed = configs.parse(argv, flag_values, __doc__ or "")
-    known = configs.sweeps(parsed.config_path)
+    known = config_files.sweeps(parsed.config_path)
     if name == "train" and parsed.sweep:
         raise ValueError("train runs one member; use `jaxdiff sweep` with --sweep.")
     if name == "sweep" and not parsed.sweep:
@@ -120,7 +120,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 
 def study_points(parsed: configs.Parsed) -> list[dict[str, Any]]:
     """The product of the studies that --sweep names; without one, the empty point."""
-    known = configs.sweeps(parsed.config_path)
+    known = config_files.sweeps(parsed.config_path)
     return product_of({study: known[study]() for study in parsed.sweep})
 
 

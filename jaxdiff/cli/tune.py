@@ -20,6 +20,7 @@ from absl import flags
 
 from jaxdiff import points as combine
 from jaxdiff.cli import config as configs
+from jaxdiff.cli import config_files
 from jaxdiff.cli import run as commands
 from jaxdiff.cli.machine import use_all_cores, use_compilation_cache
 from jaxdiff.cli.plan import Plan
@@ -82,7 +83,7 @@ class Tuning:
     """
 
     def __init__(self, command: Sequence[str], parsed: configs.Parsed, suggest: Suggest) -> None:
-        known, self.name = configs.spaces(parsed.config_path), parsed.flags.space
+        known, self.name = config_files.spaces(parsed.config_path), parsed.flags.space
         if self.name not in known:
             hint = did_you_mean(self.name, known) if known else "it has none; add space_<name>()."
             raise KeyError(f"unknown --space={self.name!r} in {parsed.config_path.name}; {hint}")

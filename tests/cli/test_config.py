@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxdiff.cli import config as configs
-from jaxdiff.cli import overrides
+from jaxdiff.cli import config_files, overrides
 from jaxdiff.cli.study import make_members
 
 SOURCE = """
@@ -105,7 +105,7 @@ def test_mistake_is_named_before_anything_runs(path, argument, message):
 
 
 def test_missing_config_lists_the_shipped_ones(monkeypatch, path):
-    monkeypatch.setattr(configs, "shipped", lambda: {"diffusion_ql": path, "bandit": path})
+    monkeypatch.setattr(config_files, "shipped", lambda: {"diffusion_ql": path, "bandit": path})
     with pytest.raises(ValueError, match="--config is missing.*diffusion_ql, bandit"):
         parse("--sweep=lr")
     with pytest.raises(KeyError, match="did you mean 'diffusion_ql'.*known: bandit, diffusion_ql"):
@@ -136,7 +136,7 @@ def test_load_equals_the_command_line(path):
 
 
 def test_sweeps_yield_flat_dicts(path):
-    found = configs.sweeps(path)
+    found = config_files.sweeps(path)
     assert list(found) == ["lr", "seed"]
     assert list(found["lr"]()) == [{"hparams.lr": 1e-3}, {"hparams.lr": 1e-4}]
 
@@ -155,7 +155,7 @@ def sweep_best(add, seeds=2):
 
 def test_a_sweep_may_add_its_points(path):
     path.write_text(SOURCE + ADDING)
-    found = configs.sweeps(path)
+    found = config_files.sweeps(path)
     assert list(found) == ["lr", "seed", "sweep", "best"]
     assert list(found["sweep"]()) == [{"config.hparams.lr": 1e-3}, {"config.hparams.lr": 1e-4}]
     assert list(found["best"]()) == [{"seed": 0}, {"seed": 1}]
@@ -178,15 +178,15 @@ def test_a_star_is_every_sweep_of_the_config(path):
 def test_sweep_functions_that_cannot_be_called_are_refused(path, source, message):
     path.write_text(f"{SOURCE}\n{source}\n")
     with pytest.raises(ValueError, match=message):
-        configs.sweeps(path)
+        config_files.sweeps(path)
 
 
 def test_every_shipped_config_loads_and_its_sweeps_apply():
-    assert configs.shipped()
-    for name, file in configs.shipped().items():
+    assert config_files.shipped()
+    for name, file in config_files.shipped().items():
         config = configs.load(name)
         assert config.is_locked, name
-        for sweep, function in configs.sweeps(file).items():
+        for sweep, function in config_files.sweeps(file).items():
             points = list(function())
             assert points, f"{name}: sweep_{sweep} is empty"
             make_members(config, points, sweep)

@@ -45,7 +45,7 @@ def test_missing_jax_is_a_problem():
 
 def test_examination_prints_devices_and_exit_code_follows_fail(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(doctor, "_installed", lambda: dict(GOOD))
-    monkeypatch.setattr(doctor.config, "shipped", lambda: {"bandit": tmp_path / "bandit.py"})
+    monkeypatch.setattr(doctor.config_files, "shipped", lambda: {"bandit": tmp_path / "bandit.py"})
     monkeypatch.setenv("JAXDIFF_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(doctor, "_speed", functools.partial(doctor._speed, 128, 0.01))

@@ -7,6 +7,7 @@ import pytest
 
 from jaxdiff.algorithms import consistency_ac, fql
 from jaxdiff.cli import config as configs
+from jaxdiff.cli import config_files
 from jaxdiff.cli.settings import make_settings
 
 
@@ -62,7 +63,7 @@ def test_paper_without_a_task_is_the_algorithms_own_defaults():
 
 def test_every_family_and_task_makes_settings():
     for name, table in (("fql", "FAMILIES"), ("consistency_ac", "TASKS")):
-        for key in runpy.run_path(str(configs.shipped()[name]))[table]:
+        for key in runpy.run_path(str(config_files.shipped()[name]))[table]:
             both(f"{name}:paper-{key}")
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from jaxdiff.algorithms import diffusion_ql, edp
 from jaxdiff.cli import config as configs
+from jaxdiff.cli import config_files
 from jaxdiff.cli.settings import make_settings
 
 
@@ -42,7 +43,7 @@ def test_paper_without_a_task_is_the_algorithms_own_defaults_with_torch_biases()
 
 
 def test_every_task_of_the_paper_makes_settings():
-    for task in runpy.run_path(str(configs.shipped()["diffusion_ql"]))["TASKS"]:
+    for task in runpy.run_path(str(config_files.shipped()["diffusion_ql"]))["TASKS"]:
         both(f"diffusion_ql:paper-{task}")
 
 

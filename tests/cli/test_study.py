@@ -9,7 +9,7 @@ import pytest
 
 from jaxdiff import sweep
 from jaxdiff.cli import config as configs
-from jaxdiff.cli import overrides, study
+from jaxdiff.cli import config_files, overrides, study
 from jaxdiff.cli.settings import algorithm_settings, anneal_over_run, base_config, make_settings, with_algorithm
 from jaxdiff.cli.study import Resolver, make_members, product_of, resolve
 
@@ -191,7 +191,8 @@ def test_a_label_leaves_out_what_does_not_change_a_result():
 
 
 def test_the_study_that_shows_scale_is_256_members_of_two_programs():
-    members = make_members(configs.load("pointmaze"), configs.sweeps(configs.shipped()["pointmaze"])["large"]())
+    large = config_files.sweeps(config_files.shipped()["pointmaze"])["large"]
+    members = make_members(configs.load("pointmaze"), large())
     groups = sweep.group_members(members)
     assert [len(group) for group in groups] == [128, 128]
     assert len({member.label for member in members}) == 32

@@ -6,6 +6,7 @@ import pytest
 
 from jaxdiff.algorithms import dom2, omar
 from jaxdiff.cli import config as configs
+from jaxdiff.cli import config_files
 from jaxdiff.cli.settings import make_settings
 
 
@@ -59,7 +60,7 @@ def test_dom2_takes_the_penaltys_weight_and_the_task_from_omar():
 
 @pytest.mark.parametrize("name", ["omar", "dom2"])
 def test_every_task_makes_settings(name):
-    for task in runpy.run_path(str(configs.shipped()[name]))["TASKS"]:
+    for task in runpy.run_path(str(config_files.shipped()[name]))["TASKS"]:
         both(f"{name}:{'paper' if name == 'omar' else 'reconstructed'}-{task}")
 
 
