@@ -202,7 +202,10 @@ def _over_devices(
 def place(lanes: PyTree, mode: str, devices: Sequence[jax.Device] | None = None) -> PyTree:
     """Puts stacked lanes where the mode wants them: on the device, split over the devices or, for data, on each."""
     sharding = lane_sharding(mode, devices)
-    return jax.device_put(lanes) if sharding is None else _put(lanes, sharding)
+    if sharding is None:
+        # A device by name: restored lanes have one, and a program is compiled anew for lanes that differ in this.
+        return jax.device_put(lanes, (devices or jax.local_devices())[0])
+    return _put(lanes, sharding)
 
 
 def lane_sharding(mode: str, devices: Sequence[jax.Device] | None = None) -> jax.sharding.NamedSharding | None:

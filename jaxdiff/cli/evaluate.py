@@ -183,7 +183,7 @@ def evaluate_pack(requests: Sequence[Request], plan: Mapping[str, Any], known: M
 def _spread(lanes: PyTree, count: int, mode: str) -> PyTree:
     """The members' lanes, padded for this machine's devices and placed on them."""
     index = np.minimum(np.arange(sweep.lane_count(count, mode, jax.device_count())), count - 1)
-    return sweep.place(jax.tree.map(lambda leaf: leaf[index], lanes), mode)
+    return sweep.place(jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf[index], tree))(lanes), mode)
 
 
 def _record(

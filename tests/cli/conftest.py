@@ -1,14 +1,18 @@
 """A study that trains in seconds: a bandit with two numbers to act by, four updates, networks of four units."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+import contextlib
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
+from jaxdiff import sweep
 from jaxdiff.cli import run as commands
+from jaxdiff.cli import task as tasks
 from jaxdiff.envs.probes import bandit_corners
 
 STUDY = """
@@ -49,6 +53,43 @@ def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         jax.config.update("jax_compilation_cache_dir", before)
 
 
+# What a loop does with a program, and no part of it.
+SCHEDULE = ("num_updates", "chunk", "eval_interval", "checkpoint_interval")
+
+
+class TaskStore:
+    """Tasks with the programs that were traced for them, by the settings that make a program."""
+
+    def __init__(self) -> None:
+        self.make = tasks.make_task
+        self.made: dict[str, tasks.Task] = {}
+
+    def get(self, config: Mapping[str, Any]) -> tasks.Task:
+        program = sweep.program_hash({key: value for key, value in config.items() if key not in SCHEDULE})
+        if program not in self.made:
+            self.made[program] = self.make(config)
+        return self.made[program]
+
+    @contextlib.contextmanager
+    def shared(self) -> Iterator[None]:
+        """Commands that train the same program find it traced."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tasks, "make_task", self.get)
+            yield
+
+
+@pytest.fixture(scope="package")
+def task_store() -> TaskStore:
+    return TaskStore()
+
+
+@pytest.fixture(scope="module")
+def traced_once(task_store: TaskStore) -> Iterator[None]:
+    """For files whose commands train one task again and again, as a new process would do after another one."""
+    with task_store.shared():
+        yield
+
+
 @pytest.fixture(scope="package")
 def bandit_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An npz under D4RL's names: noisy corners of probe-bandit."""
@@ -68,8 +109,9 @@ def study(tmp_path_factory: pytest.TempPathFactory, bandit_data: Path, compiled_
 
 
 @pytest.fixture(scope="package")
-def trained(tmp_path_factory: pytest.TempPathFactory, study: list[str]) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, study: list[str], task_store: TaskStore) -> Path:
     """The run folder of the study. Tests read it and may add files, never change what is there."""
     folder = tmp_path_factory.mktemp("runs") / "trained"
-    assert commands.sweep([*study, f"--workdir={folder}"]) == 0
+    with task_store.shared():
+        assert commands.sweep([*study, f"--workdir={folder}"]) == 0
     return folder

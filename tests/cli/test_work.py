@@ -11,6 +11,7 @@ import pytest
 
 from jaxdiff.cli import main as cli
 from jaxdiff.cli import places, work
+from jaxdiff.cli import task as tasks
 from jaxdiff.cli.pack import PackRun
 from jaxdiff.cli.plan import from_folder
 from jaxdiff.cli.stopping import REQUEUE, StopRequest
@@ -18,22 +19,24 @@ from jaxdiff.io import files, packlist
 from jaxdiff.io.locks import held, is_held
 from jaxdiff.io.runs import RunDir, load_run
 
+pytestmark = pytest.mark.usefixtures("traced_once")
+
 SMALL = """
 
 def sweep_small():
-    yield {"algorithm": "diffusion_bc", "seed": 0}
-    yield {"algorithm": "diffusion_bc", "seed": 1}
-    yield {"algorithm": "diffusion_bc", "model.policy.hidden": (5,)}
+    yield {"algorithm": "bc", "model.actor_hidden": (4,), "seed": 0}
+    yield {"algorithm": "bc", "model.actor_hidden": (4,), "seed": 1}
+    yield {"algorithm": "bc", "model.actor_hidden": (5,)}
 
 
 def sweep_grown():
     yield from sweep_small()
-    yield {"algorithm": "diffusion_bc", "seed": 2}
-    yield {"algorithm": "diffusion_bc", "model.policy.hidden": (5,), "seed": 1}
+    yield {"algorithm": "bc", "model.actor_hidden": (4,), "seed": 2}
+    yield {"algorithm": "bc", "model.actor_hidden": (5,), "seed": 1}
 
 
 def sweep_other():
-    yield {"algorithm": "diffusion_bc", "seed": 0}
+    yield {"algorithm": "bc", "model.actor_hidden": (4,), "seed": 0}
 """
 
 
@@ -235,7 +238,8 @@ def test_a_study_under_a_url_is_trained_from_two_machines(small, whole, tmp_path
     assert_same(numbers(whole), numbers(places.to_read(url).folder))
 
 
-def test_packs_of_a_group_compile_once(grown, tmp_path, monkeypatch):
+def test_packs_of_a_group_compile_once_also_where_one_is_resumed(grown, tmp_path, monkeypatch, task_store):
+    monkeypatch.setattr(tasks, "make_task", task_store.make)  # nothing was traced before
     folder = tmp_path / "packs"
     line = ["sweep", *grown, "--sweep=grown", f"--workdir={folder}", "--max_lanes=1", "--prepare"]
     assert cli.main(line) == 0
@@ -247,8 +251,11 @@ def test_packs_of_a_group_compile_once(grown, tmp_path, monkeypatch):
         made.append(self.programs.chunk)
 
     monkeypatch.setattr(PackRun, "__init__", note)
-    assert work.run_packs(plan, plan.packs, work.Tasks(plan), lambda: False).finished == 5
+    worker = work.Tasks(plan)
+    assert work.run_packs(plan, plan.packs, worker, lambda: True).is_stopped
+    assert work.run_packs(plan, plan.packs, worker, lambda: False).finished == 5
     groups = [entry.group for entry in packlist.read_list(folder).packs]
+    groups = [groups[0], *groups]  # the first one was stopped, and went on from its checkpoint
     assert len(set(groups)) == 2
     by_group = {group: {id(chunk) for chunk, g in zip(made, groups, strict=True) if g == group} for group in groups}
     assert [len(found) for found in by_group.values()] == [1, 1]
