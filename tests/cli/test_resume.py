@@ -1,6 +1,6 @@
 """A run that was killed and started again ends with the bits of one that was not.
 
-The runs here are real processes of the real command, killed with a signal that cannot be caught.
+What is killed here, with a signal that cannot be caught, and goes on is a real process of the real command.
 """
 
 from collections.abc import Iterator
@@ -24,6 +24,7 @@ from jaxdiff.cli import main as cli
 from jaxdiff.cli import run as commands
 from jaxdiff.cli.settings import make_settings
 from jaxdiff.cli.task import make_algorithm
+from jaxdiff.envs.probes import recall_episodes
 from jaxdiff.io import files
 from jaxdiff.io.checkpoint import Checkpoints
 from jaxdiff.io.runs import PackDir, RunDir
@@ -34,7 +35,7 @@ from jaxdiff.cli.settings import base_config
 
 def get_config(dataset):
     config = base_config("diffusion_bc")
-    config.env, config.dataset, config.normalise_obs = "pointmaze-umaze", dataset, True
+    config.env, config.dataset, config.normalise_obs = "probe-recall", dataset, True
     config.model.policy.hidden = (16,)
     config.model.policy.num_levels, config.model.policy.num_steps = 5, 1
     config.hparams.lr_decay_steps = 100.0
@@ -49,29 +50,22 @@ def sweep_rate():
     yield {"hparams.lr": 3e-4, "seed": 1}
 """
 COMMAND = "import sys; from jaxdiff.cli.main import main; sys.exit(main(sys.argv[1:]))"
-
-
-@pytest.fixture(scope="module")
-def maze(tmp_path_factory: pytest.TempPathFactory, compiled_once: None) -> Path:
-    """Two thousand steps in the smallest maze, made by the command."""
-    path = tmp_path_factory.mktemp("maze") / "umaze.hdf5"
-    assert cli.main(["data", "make", "pointmaze-umaze", "--steps=2000", f"--out={path}"]) == 0
-    return path
+pytestmark = pytest.mark.usefixtures("traced_once")
 
 
 class Command:
     """`jaxdiff sweep` of the study above, in a process of its own."""
 
-    def __init__(self, folder: Path, maze: Path, compiled: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         (folder / "study.py").write_text(STUDY)
-        self.argv = ["sweep", f"--config={folder / 'study.py'}:{maze}", "--sweep=rate", "--lanes=map"]
-        cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(compiled)
+        np.savez(folder / "recall.npz", **recall_episodes(0, num_episodes=64))
+        data = f"{folder / 'study.py'}:{folder / 'recall.npz'}"
+        self.argv = ["sweep", f"--config={data}", "--sweep=rate", "--lanes=map"]
         self.environment = {
             **os.environ,
             "PYTHONPATH": str(Path(jaxdiff.__file__).parents[1]),
             "JAX_PLATFORMS": "cpu",
-            "JAX_COMPILATION_CACHE_DIR": cache,
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         }
 
@@ -110,13 +104,16 @@ def newest_checkpoint(folder: Path) -> int:
 
 
 @pytest.fixture(scope="module")
-def command(tmp_path_factory: pytest.TempPathFactory, maze: Path) -> Command:
-    return Command(tmp_path_factory.mktemp("study"), maze, tmp_path_factory.mktemp("compiled"))
+def command(tmp_path_factory: pytest.TempPathFactory, compiled_once: None) -> Command:
+    return Command(tmp_path_factory.mktemp("study"))
 
 
 @pytest.fixture(scope="module")
 def undisturbed(command: Command) -> Path:
-    return command.run("undisturbed")
+    """In this process, whose programs are those of the others."""
+    folder = command.folder / "undisturbed"
+    assert cli.main([*command.argv, f"--workdir={folder}"]) == 0
+    return folder
 
 
 def packs_of(folder: Path) -> Iterator[PackDir]:
