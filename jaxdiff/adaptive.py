@@ -138,6 +138,12 @@ def compact(lanes: PyTree, indices: Any) -> PyTree:
     (count,) = counts
     if indices.ndim != 1 or not indices.size or indices.min() < 0 or indices.max() >= count:
         raise ValueError(f"indices {indices.tolist()} of {count} lanes; give at least one in 0 .. {count - 1}.")
+    return _gather(lanes, indices)
+
+
+@jax.jit
+def _gather(lanes: PyTree, indices: Array) -> PyTree:
+    # One program: leaf by leaf each shape would be compiled by itself.
     return jax.tree.map(lambda leaf: leaf[indices], lanes)
 
 

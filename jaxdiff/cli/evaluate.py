@@ -21,7 +21,7 @@ from absl import flags
 import jax
 import numpy as np
 
-from jaxdiff import sweep
+from jaxdiff import adaptive, sweep
 from jaxdiff.cli import config as configs
 from jaxdiff.cli import places
 from jaxdiff.cli.advice import warn
@@ -183,7 +183,7 @@ def evaluate_pack(requests: Sequence[Request], plan: Mapping[str, Any], known: M
 def _spread(lanes: PyTree, count: int, mode: str) -> PyTree:
     """The members' lanes, padded for this machine's devices and placed on them."""
     index = np.minimum(np.arange(sweep.lane_count(count, mode, jax.device_count())), count - 1)
-    return sweep.place(jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf[index], tree))(lanes), mode)
+    return sweep.place(adaptive.compact(lanes, index), mode)
 
 
 def _record(

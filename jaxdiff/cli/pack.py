@@ -232,7 +232,7 @@ class PackRun:
             return self.checkpoints.restore(fresh, step)  # type: ignore[no-any-return]
         lanes = self.checkpoints.restore(_on_host(fresh, count), step)
         index = np.minimum(np.arange(wanted), left - 1)
-        return jax.tree.map(lambda leaf: leaf[index], lanes)  # type: ignore[no-any-return]
+        return adaptive.compact(lanes, index)  # type: ignore[no-any-return]
 
     def _record_plans(self) -> None:
         """What a planner planned at the starts of the episodes in rollouts.npz."""

@@ -159,24 +159,33 @@ def evolved(
     """
     index = by_seed(members)
     seeds = np.asarray([members[first].seed for first in index[:, 0]], np.int32)
-    inside = jax.tree.map(lambda leaf: leaf[index], lanes)
-    inside, parents = _round(search)(seeds, np.int32(step), inside, np.asarray(scores, np.float32)[index])
     place = np.argsort(index.ravel())
-    lanes = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[place], inside)
+    scores = np.asarray(scores, np.float32)[index]
+    lanes, parents = _round(search)(seeds, np.int32(step), lanes, scores, index, place)
     chosen = np.take_along_axis(index, np.asarray(parents), axis=1)
     return lanes, chosen.ravel()[place]
 
 
 @functools.cache
 def _round(search: Population) -> Callable[..., Any]:
-    """(seeds [S], step, lanes [S, P, ...], scores [S, P]) -> (lanes, parents [S, P] within each population)."""
+    """Who takes over from whom: lanes [S P, ...] -> (lanes in the same order, parents [S, P] within each population).
+
+    Its arguments are seeds [S], step, lanes, scores [S, P], index [S, P] of each population's lanes, and the way back:
+    place [S P].
+    """
 
     def of_one(seed: Any, step: Any, lanes: Any, scores: Any) -> Any:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), STREAM), step)
         options = {"quantile": search.quantile, "resample": search.resample}
         return adaptive.evolve(key, lanes, scores, ranges=dict(search.ranges), **options)
 
-    return jax.jit(jax.vmap(of_one, in_axes=(0, None, 0, 0)))
+    @jax.jit
+    def of_all(seeds: Any, step: Any, lanes: Any, scores: Any, index: Any, place: Any) -> Any:
+        inside = jax.tree.map(lambda leaf: leaf[index], lanes)
+        inside, parents = jax.vmap(of_one, in_axes=(0, None, 0, 0))(seeds, step, inside, scores)
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[place], inside), parents
+
+    return of_all
 
 
 def _option(word: str) -> tuple[str, str]:
