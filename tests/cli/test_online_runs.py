@@ -24,6 +24,8 @@ from jaxdiff.io import files
 from jaxdiff.io.checkpoint import Checkpoints
 from jaxdiff.io.runs import PackDir, RunDir
 
+pytestmark = pytest.mark.usefixtures("traced_once")
+
 CONFIG = """
 from jaxdiff.cli.settings import base_config
 

@@ -16,6 +16,8 @@ from jaxdiff.io.report.answer import answer
 from jaxdiff.io.report.results import collect
 from jaxdiff.io.runs import Pack, RunDir, load_run
 
+pytestmark = pytest.mark.usefixtures("traced_once")
+
 RATES = """
 
 def sweep_rates():
