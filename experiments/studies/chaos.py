@@ -21,7 +21,8 @@ import sys
 import time
 
 from jaxdiff.io.digest import digest, member_digests
-from jaxdiff.io.runs import RunDir, load_run
+from jaxdiff.io.folders import RunDir
+from jaxdiff.io.runs import load_run
 
 COMMAND = "import sys; from jaxdiff.cli.main import main; sys.exit(main(sys.argv[1:]))"
 FULL_FOR = 10.0  # seconds that the disk stays full

@@ -9,8 +9,9 @@ from pathlib import Path
 import subprocess
 import sys
 
+from jaxdiff.io.folders import RunDir
 from jaxdiff.io.report.results import Estimate, Results, collect
-from jaxdiff.io.runs import RunDir, load_run
+from jaxdiff.io.runs import load_run
 
 COMMAND = "import sys; from jaxdiff.cli.main import main; sys.exit(main(sys.argv[1:]))"
 COLUMNS = "| policy | last checkpoint: IQM | 95 % interval | mean of the last ten | best (oracle) | seeds | minutes |"

@@ -18,9 +18,10 @@ import sys
 import numpy as np
 
 from jaxdiff import adaptive, points
+from jaxdiff.io.folders import RunDir
 from jaxdiff.io.report.results import collect
 from jaxdiff.io.report.statistics import mean, stratified_bootstrap
-from jaxdiff.io.runs import RunDir, load_run
+from jaxdiff.io.runs import load_run
 
 COMMAND = "import sys; from jaxdiff.cli.main import main; sys.exit(main(sys.argv[1:]))"
 RANGES = {"hparams.lr": (1e-5, 1e-1), "hparams.q_weight": (0.03, 30.0)}

@@ -42,7 +42,7 @@ from jaxdiff.cli.task import make_algorithm, make_env
 from jaxdiff.envs import HostEnv
 from jaxdiff.evaluate import normalised_scores
 from jaxdiff.io import files, stamp
-from jaxdiff.io.runs import RunDir
+from jaxdiff.io.folders import RunDir
 from jaxdiff.types import PyTree
 
 FIRST_INDEX = 2**31  # of evaluation keys: training's are numbered by update, which stays below

@@ -18,6 +18,7 @@ from jaxdiff.cli.settings import setting
 from jaxdiff.cli.task import Task
 from jaxdiff.cli.tasks import facts_of
 from jaxdiff.io import checkpoint, files, metrics, runs
+from jaxdiff.io.folders import PackDir
 from jaxdiff.io.tasks import NAMERS
 
 
@@ -33,7 +34,7 @@ class PackRun:
     """
 
     def __init__(
-        self, pack: sweep.Pack, task: Task, folder: runs.PackDir, lanes: str, *, search: Search | None = None
+        self, pack: sweep.Pack, task: Task, folder: PackDir, lanes: str, *, search: Search | None = None
     ) -> None:
         self.pack, self.task, self.folder, self.search = pack, task, folder, search
         self.loggers: list[Any] = []

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from jaxdiff.io.runs import RunDir
+from jaxdiff.io.folders import RunDir
 from jaxdiff.io.storage import is_remote
 
 if TYPE_CHECKING:

@@ -30,8 +30,9 @@ from jaxdiff.cli.restore import Restored, parse_settings, read_plans, restore_pa
 from jaxdiff.envs import HostEnv
 from jaxdiff.evaluate import make_host_rollout, make_planning, make_rollout, normalised_scores
 from jaxdiff.io import files, plans, stamp
+from jaxdiff.io.folders import RunDir
 from jaxdiff.io.report.plans import Plan
-from jaxdiff.io.runs import RunDir, load_run
+from jaxdiff.io.runs import load_run
 
 
 def main(argv: list[str]) -> int:

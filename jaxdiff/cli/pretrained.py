@@ -16,7 +16,8 @@ import numpy as np
 from jaxdiff.cli.overrides import from_json
 from jaxdiff.cli.settings import OLDER_RUNS, setting
 from jaxdiff.io import stamp
-from jaxdiff.io.runs import RunDir, read_plan
+from jaxdiff.io.folders import RunDir
+from jaxdiff.io.runs import read_plan
 
 TASK = ("env", "maze", "env_options", "env_backend", "normalise_obs", "history", "action_chunk")
 TASK_GROUPS = ("mpe", "vec")  # of settings of a task of that kind

@@ -13,8 +13,9 @@ import webbrowser
 from absl import flags
 
 from jaxdiff.cli import places, watching
+from jaxdiff.io.folders import RunDir
 from jaxdiff.io.report import build_report, export, summary
-from jaxdiff.io.runs import RunDir, load_run
+from jaxdiff.io.runs import load_run
 
 PAGES = ("report.html", "report.json", "report.csv")
 Mark = tuple[tuple[str, int, int], ...]

@@ -17,7 +17,8 @@ from jaxdiff.cli.settings import in_env, is_online, make_settings, setting
 from jaxdiff.cli.task import Task, make_algorithm, make_env
 from jaxdiff.envs import HostEnv
 from jaxdiff.io.checkpoint import Checkpoints
-from jaxdiff.io.runs import PackDir, RunDir, read_plan
+from jaxdiff.io.folders import PackDir, RunDir
+from jaxdiff.io.runs import read_plan
 from jaxdiff.types import PyTree, Spec
 
 Init = Callable[[Any, Any], train.Lane]  # (hparams, seed) -> a lane before its first update

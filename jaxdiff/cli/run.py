@@ -30,7 +30,7 @@ from jaxdiff.cli.study import product_of
 from jaxdiff.cli.tasks import Tasks
 from jaxdiff.cli.work import Outcome, run_packs
 from jaxdiff.io import files, stamp
-from jaxdiff.io.runs import RunDir
+from jaxdiff.io.folders import RunDir
 
 
 def train(argv: list[str]) -> int:

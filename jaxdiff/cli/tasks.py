@@ -7,7 +7,8 @@ from typing import Any
 from jaxdiff import sweep as sweeps
 from jaxdiff.cli.plan import Plan
 from jaxdiff.io import stamp
-from jaxdiff.io.runs import RunDir, read_plan
+from jaxdiff.io.folders import RunDir
+from jaxdiff.io.runs import read_plan
 from jaxdiff.io.tasks import NAMERS
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxdiff.cli.restore import read_plans, restore_pack
 from jaxdiff.envs.mpe import PolicyPrey
 from jaxdiff.io import stamp
-from jaxdiff.io.runs import RunDir
+from jaxdiff.io.folders import RunDir
 from jaxdiff.sweep import lane_of
 from jaxdiff.types import Algorithm, Array, Key
 

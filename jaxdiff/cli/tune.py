@@ -30,9 +30,10 @@ from jaxdiff.cli.study import make_members
 from jaxdiff.cli.suggesting import Known, Suggest, Values, choices, from_optuna, num_points, point_of, same
 from jaxdiff.cli.work import Outcome, run_packs
 from jaxdiff.io import files, stamp, storage
+from jaxdiff.io.folders import RunDir
 from jaxdiff.io.locks import held
 from jaxdiff.io.report.results import collect
-from jaxdiff.io.runs import RunDir, load_run
+from jaxdiff.io.runs import load_run
 from jaxdiff.io.tasks import NAMERS
 from jaxdiff.suggest import did_you_mean
 

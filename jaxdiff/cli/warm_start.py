@@ -17,7 +17,7 @@ from jaxdiff.cli.task import Task, make_algorithm, make_env
 from jaxdiff.envs import HostEnv
 from jaxdiff.io import stamp
 from jaxdiff.io.checkpoint import Checkpoints
-from jaxdiff.io.runs import RunDir
+from jaxdiff.io.folders import RunDir
 from jaxdiff.types import PyTree, TrainState
 
 

@@ -31,8 +31,9 @@ from jaxdiff.cli.searching import read_search
 from jaxdiff.cli.stopping import REQUEUE, StopRequest
 from jaxdiff.cli.tasks import Tasks
 from jaxdiff.io import files, packlist, progress, stamp
+from jaxdiff.io.folders import PackDir, RunDir
 from jaxdiff.io.locks import held
-from jaxdiff.io.runs import PackDir, RunDir, read_plan
+from jaxdiff.io.runs import read_plan
 
 if TYPE_CHECKING:
     from jaxdiff.io.remote import Mirror

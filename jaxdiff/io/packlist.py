@@ -11,7 +11,8 @@ import os
 from typing import Any
 
 from jaxdiff.io import files
-from jaxdiff.io.runs import RunDir, read_plan
+from jaxdiff.io.folders import RunDir
+from jaxdiff.io.runs import read_plan
 
 ENTRY = ("id", "members", "num_updates", "label", "group")
 

@@ -31,9 +31,9 @@ import re
 import shutil
 
 from jaxdiff.io import files
+from jaxdiff.io.folders import RunDir
 from jaxdiff.io.locks import held
 from jaxdiff.io.remote_pack import DONE, RemotePack, Signature, by_pack, push_file, write_bytes
-from jaxdiff.io.runs import RunDir
 from jaxdiff.io.storage import Storage
 
 STUDY = ("facts.json", "packs.json", "run.json")

@@ -11,7 +11,7 @@ import zlib
 from absl import logging
 
 from jaxdiff.io import cards, files
-from jaxdiff.io.runs import PACK_ID, PackDir
+from jaxdiff.io.folders import PACK_ID, PackDir
 from jaxdiff.io.storage import Storage
 
 TABLES = ("pack.json", "train.npz", "eval.npz", "rollouts.npz")  # what goes with a checkpoint

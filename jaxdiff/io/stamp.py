@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from jaxdiff.io import files
-from jaxdiff.io.runs import RunDir
+from jaxdiff.io.folders import RunDir
 
 PACKAGES = ("jaxdiff", "jax", "jaxlib", "flax", "optax", "numpy")
 # What may differ when the same run goes on: on another day, machine or version. Kept for every resume.

@@ -14,8 +14,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from jaxdiff.io import files, packlist, tasks
+from jaxdiff.io.folders import PackDir, RunDir
 from jaxdiff.io.locks import is_held
-from jaxdiff.io.runs import PackDir, RunDir, read_or_note, read_plan
+from jaxdiff.io.runs import read_or_note, read_plan
 
 State = Literal["finished", "running", "stopped", "failed", "waiting"]
 STATES: tuple[State, ...] = ("finished", "running", "stopped", "failed", "waiting")

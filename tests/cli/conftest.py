@@ -1,6 +1,6 @@
 """A study that trains in seconds: a bandit with two numbers to act by, four updates, networks of four units."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import os
 from pathlib import Path
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from jaxdiff import sweep
+from jaxdiff.cli import evaluate
 from jaxdiff.cli import run as commands
 from jaxdiff.cli import task as tasks
 from jaxdiff.envs.probes import bandit_corners
@@ -58,24 +59,36 @@ SCHEDULE = ("num_updates", "chunk", "eval_interval", "checkpoint_interval")
 
 
 class TaskStore:
-    """Tasks with the programs that were traced for them, by the settings that make a program."""
+    """Tasks and evaluations with the programs that were traced for them, by the settings that make a program."""
 
     def __init__(self) -> None:
-        self.make = tasks.make_task
-        self.made: dict[str, tasks.Task] = {}
+        self.make, self.make_evaluation = tasks.make_task, evaluate.make_evaluation
+        self.made: dict[str, Any] = {}
 
     def get(self, config: Mapping[str, Any]) -> tasks.Task:
-        program = sweep.program_hash({key: value for key, value in config.items() if key not in SCHEDULE})
+        return self._once(_program(config), lambda: self.make(config))
+
+    def evaluation(self, task: tasks.Task, config: Mapping[str, Any], mode: str) -> Callable[..., Any]:
+        units = [] if task.statistics is None else [part.tolist() for part in task.statistics]
+        program = f"evaluation of {_program(config)} by {mode} in {units}"
+        return self._once(program, lambda: self.make_evaluation(task, config, mode))
+
+    def _once(self, program: str, make: Callable[[], Any]) -> Any:
         if program not in self.made:
-            self.made[program] = self.make(config)
+            self.made[program] = make()
         return self.made[program]
 
     @contextlib.contextmanager
     def shared(self) -> Iterator[None]:
-        """Commands that train the same program find it traced."""
+        """Commands that train the same program, or act by it again, find it traced."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(tasks, "make_task", self.get)
+            patch.setattr(evaluate, "make_evaluation", self.evaluation)
             yield
+
+
+def _program(config: Mapping[str, Any]) -> str:
+    return sweep.program_hash({key: value for key, value in config.items() if key not in SCHEDULE})
 
 
 @pytest.fixture(scope="package")
@@ -85,7 +98,7 @@ def task_store() -> TaskStore:
 
 @pytest.fixture(scope="module")
 def traced_once(task_store: TaskStore) -> Iterator[None]:
-    """For files whose commands train one task again and again, as a new process would do after another one."""
+    """For files whose commands train one task again and again, or let its policies act."""
     with task_store.shared():
         yield
 

@@ -20,8 +20,9 @@ from jaxdiff.cli import main as cli
 from jaxdiff.cli.restore import restore_pack
 from jaxdiff.cli.stopping import REQUEUE
 from jaxdiff.io import files, stamp
+from jaxdiff.io.folders import PackDir, RunDir
 from jaxdiff.io.remote import scratch_of
-from jaxdiff.io.runs import PackDir, RunDir, read_plan
+from jaxdiff.io.runs import read_plan
 
 COMMAND = "import sys; from jaxdiff.cli.main import main; sys.exit(main(sys.argv[1:]))"
 UPDATES = 60

@@ -22,7 +22,7 @@ from jaxdiff.cli.task import make_algorithm, make_env, make_task
 from jaxdiff.cli.warm_start import check_networks
 from jaxdiff.io import files
 from jaxdiff.io.checkpoint import Checkpoints
-from jaxdiff.io.runs import PackDir, RunDir
+from jaxdiff.io.folders import PackDir, RunDir
 
 pytestmark = pytest.mark.usefixtures("traced_once")
 

@@ -10,7 +10,8 @@ import pytest
 from jaxdiff.cli import run as commands
 from jaxdiff.cli import work
 from jaxdiff.io import files
-from jaxdiff.io.runs import RunDir, load_run
+from jaxdiff.io.folders import RunDir
+from jaxdiff.io.runs import load_run
 
 
 def test_rerun_gives_the_same_bits(trained, tmp_path):

@@ -27,7 +27,7 @@ from jaxdiff.cli.task import make_algorithm
 from jaxdiff.envs.probes import recall_episodes
 from jaxdiff.io import files
 from jaxdiff.io.checkpoint import Checkpoints
-from jaxdiff.io.runs import PackDir, RunDir
+from jaxdiff.io.folders import PackDir, RunDir
 
 STUDY = """
 from jaxdiff.cli.settings import base_config

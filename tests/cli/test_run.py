@@ -11,7 +11,8 @@ import pytest
 from jaxdiff.cli import main as cli
 from jaxdiff.cli import run as commands
 from jaxdiff.io import files
-from jaxdiff.io.runs import Pack, RunDir, load_run
+from jaxdiff.io.folders import RunDir
+from jaxdiff.io.runs import Pack, load_run
 
 CONFIG = """
 from jaxdiff.cli.settings import base_config

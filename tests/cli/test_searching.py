@@ -12,9 +12,10 @@ from jaxdiff.cli.restore import Restored, restore_pack
 from jaxdiff.cli.searching import Halving, Population, read_search
 from jaxdiff.io import files
 from jaxdiff.io.digest import member_digests
+from jaxdiff.io.folders import RunDir
 from jaxdiff.io.report.answer import answer
 from jaxdiff.io.report.results import collect
-from jaxdiff.io.runs import Pack, RunDir, load_run
+from jaxdiff.io.runs import Pack, load_run
 
 pytestmark = pytest.mark.usefixtures("traced_once")
 

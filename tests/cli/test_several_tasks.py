@@ -14,7 +14,8 @@ from jaxdiff.cli import choose
 from jaxdiff.cli import main as cli
 from jaxdiff.cli.restore import read_plans
 from jaxdiff.io import files
-from jaxdiff.io.runs import RunDir, load_run
+from jaxdiff.io.folders import RunDir
+from jaxdiff.io.runs import load_run
 from jaxdiff.io.stamp import read_stamp
 from jaxdiff.io.standing import read_standing
 

@@ -14,7 +14,7 @@ from jaxdiff.cli.settings import base_config
 from jaxdiff.cli.task import make_env
 from jaxdiff.envs.mpe import tasks
 from jaxdiff.io import stamp
-from jaxdiff.io.runs import RunDir
+from jaxdiff.io.folders import RunDir
 
 CONFIG = """
 from jaxdiff.cli.settings import base_config

@@ -13,8 +13,9 @@ from jaxdiff.cli import main as cli
 from jaxdiff.cli.suggesting import from_optuna, num_points, point_of, same
 from jaxdiff.cli.work import Outcome
 from jaxdiff.io import files, metrics
+from jaxdiff.io.folders import RunDir
 from jaxdiff.io.report.results import collect
-from jaxdiff.io.runs import RunDir, load_run
+from jaxdiff.io.runs import load_run
 
 SPACES = """
 

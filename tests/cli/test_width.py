@@ -8,12 +8,12 @@ import pytest
 
 from jaxdiff import sweep
 from jaxdiff.cli import config as configs
-from jaxdiff.cli import dry_run, memory, plan, width, work
+from jaxdiff.cli import dry_run, memory, plan, programs, width, work
 from jaxdiff.cli import main as cli
 from jaxdiff.cli.study import make_members
 from jaxdiff.cli.task import make_task
 from jaxdiff.io import packlist
-from jaxdiff.io.runs import RunDir
+from jaxdiff.io.folders import RunDir
 
 FLAT = {1: 100.0, 4: 100.0, 16: 98.0, 64: 97.0, 256: 96.0}
 FALLING = {1: 100.0, 4: 96.0, 16: 80.0, 64: 60.0}
@@ -199,7 +199,8 @@ def sizes_of(folder: Path) -> list[int]:
     return [len(entry.members) for entry in packlist.read_list(folder).packs]
 
 
-def test_a_small_group_is_measured_as_it_is(study):
+def test_a_small_group_is_measured_as_it_is(study, monkeypatch):
+    monkeypatch.setattr(programs, "PROBE_SECONDS", 0.05)
     config = configs.load(study[0].removeprefix("--config="), [("batch_size", "4")])
     members = make_members(config, [{"algorithm": "bc", "seed": seed} for seed in range(2)])
     task = make_task(members[0].config)

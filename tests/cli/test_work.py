@@ -16,8 +16,9 @@ from jaxdiff.cli.pack import PackRun
 from jaxdiff.cli.plan import from_folder
 from jaxdiff.cli.stopping import REQUEUE, StopRequest
 from jaxdiff.io import files, packlist
+from jaxdiff.io.folders import RunDir
 from jaxdiff.io.locks import held, is_held
-from jaxdiff.io.runs import RunDir, load_run
+from jaxdiff.io.runs import load_run
 
 pytestmark = pytest.mark.usefixtures("traced_once")
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jaxdiff.io.digest import digest, member_digests
-from jaxdiff.io.runs import Member, Pack, PackDir, Run, RunDir
+from jaxdiff.io.folders import PackDir, RunDir
+from jaxdiff.io.runs import Member, Pack, Run
 
 LOSS = np.asarray([[1.0, 2.0], [3.0, 4.0]], np.float32)  # [T, L]
 RETURNS = np.arange(8, dtype=np.float32).reshape(2, 2, 2)  # [T, L, M]

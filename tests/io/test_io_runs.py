@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from jaxdiff.io import files
+from jaxdiff.io.folders import RunDir
 from jaxdiff.io.metrics import MetricTable
-from jaxdiff.io.runs import Member, RunDir, load_run, read_plan
+from jaxdiff.io.runs import Member, load_run, read_plan
 
 MEMBERS = [
     {"id": f"m{i}", "label": "bc lr=1", "algorithm": "bc", "overrides": {"hparams.lr": 1.0}, "seed": i}
