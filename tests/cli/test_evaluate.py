@@ -17,6 +17,10 @@ from jaxdiff.io.checkpoint import Checkpoints
 from jaxdiff.io.runs import load_run
 from jaxdiff.types import Algorithm, TrainState
 
+pytestmark = pytest.mark.usefixtures("traced_once")
+
+PLAIN = ("--episodes=16", "--seed=3")
+
 
 def run_eval(folder: Path, *flags: str) -> dict:
     """What the command writes."""
@@ -44,17 +48,22 @@ def test_restored_policies_act_as_they_did_in_training(trained, monkeypatch, che
         np.testing.assert_array_equal(np.float32(found["scores"]), pack.eval["scores"][row])
 
 
-def test_record_repeats_itself_and_its_table_follows_from_the_episodes(trained, capsys):
-    record = run_eval(trained, "--episodes=16", "--seed=3")
+@pytest.fixture(scope="module")
+def plain(trained) -> dict:
+    """The record of sixteen episodes by policies that act as they were trained."""
+    return run_eval(trained, *PLAIN)
+
+
+def test_record_repeats_itself_and_its_table_follows_from_the_episodes(trained, plain, capsys):
+    assert returns_of(run_eval(trained, *PLAIN)) == returns_of(plain)
     text = capsys.readouterr().out
-    assert returns_of(run_eval(trained, "--episodes=16", "--seed=3")) == returns_of(record)
-    assert record["request"] == {
+    assert plain["request"] == {
         "episodes": 16, "seed": 3, "env": None, "checkpoint": "last", "overrides": {},
     }  # fmt: skip
-    assert record["command"] == ["jaxdiff", "eval", str(trained), "--episodes=16", "--seed=3"]
-    assert {"versions", "device_kind", "git_commit", "created", "run"} <= record.keys()
-    returns = returns_of(record)
-    settings = {row["label"]: row for row in record["settings"]}
+    assert plain["command"] == ["jaxdiff", "eval", str(trained), "--episodes=16", "--seed=3"]
+    assert {"versions", "device_kind", "git_commit", "created", "run"} <= plain.keys()
+    returns = returns_of(plain)
+    settings = {row["label"]: row for row in plain["settings"]}
     pair = [np.mean(returns[f"diffusion_ql {seed}"]) for seed in (0, 1)]
     assert settings["diffusion_ql q_weight=1"]["return"]["mean"] == pytest.approx(np.mean(pair), rel=1e-6)
     # probe-bandit: 0 for a uniform action, which earns 2.375, 100 for the best corner, which pays 5
@@ -65,19 +74,20 @@ def test_record_repeats_itself_and_its_table_follows_from_the_episodes(trained, 
     assert "probe-bandit: 16 episodes per member, checkpoint after 4 updates" in text
 
 
-def test_set_changes_how_policies_act_and_only_theirs(trained, capsys):
-    plain = returns_of(run_eval(trained, "--episodes=16"))
-    same = run_eval(trained, "--episodes=16", "--set", "hparams.act_temperature=1", "--set=model.num_candidates=2")
-    assert returns_of(same) == plain
+def test_set_changes_how_policies_act_and_only_theirs(trained, plain, capsys):
+    before = returns_of(plain)
+    same = run_eval(trained, *PLAIN, "--set", "hparams.act_temperature=1", "--set=model.num_candidates=2")
+    assert returns_of(same) == before
     assert same["request"]["overrides"] == {"hparams.act_temperature": 1.0, "model.num_candidates": 2}
-    changed = returns_of(run_eval(trained, "--episodes=16", "--set", "model.num_candidates=9"))
-    assert "updates; acting with model.num_candidates=9\n" in capsys.readouterr().out
-    assert changed["diffusion_bc 0"] == plain["diffusion_bc 0"]  # it draws no candidates
-    assert changed["diffusion_ql 0"] != plain["diffusion_ql 0"]
-    assert changed["diffusion_ql 1"] != plain["diffusion_ql 1"]
-    hot = returns_of(run_eval(trained, "--episodes=16", "--set", "hparams.act_temperature=9"))
-    assert all(hot[member] != plain[member] for member in plain)
-    assert returns_of(run_eval(trained, "--episodes=16", "--seed=1")) != plain
+    changed = returns_of(run_eval(trained, *PLAIN, "--set", "model.num_candidates=7"))
+    assert "updates; acting with model.num_candidates=7\n" in capsys.readouterr().out
+    assert changed["diffusion_bc 0"] == before["diffusion_bc 0"]  # it draws no candidates
+    assert changed["diffusion_ql 0"] != before["diffusion_ql 0"]
+    assert changed["diffusion_ql 1"] != before["diffusion_ql 1"]
+    hot = run_eval(trained, "--episodes=16", "--seed=1", "--set", "hparams.act_temperature=9")
+    cool = returns_of(run_eval(trained, "--episodes=16", "--seed=1"))
+    assert all(returns_of(hot)[member] != cool[member] for member in cool)
+    assert cool != before
 
 
 @pytest.mark.parametrize(
