@@ -47,13 +47,14 @@ def test_curves_of_all_seeds_and_weights_are_kept(folder):
 def test_delays_and_queues_are_those_of_a_loop_through_the_task(folder):
     env, depths = make_env(POINT), np.array([11, 12])
     key_reset = jax.random.split(jax.random.key(EVAL_SEED))[0]
-    step = jax.jit(env.step)
+    reset, step = jax.jit(env.reset), jax.jit(env.step)
+    action = encode_onehot(jnp.asarray(depths * 2), env.spec.action_dim)
     delays, queues, returns = [], [], []
     for key in jax.random.split(key_reset, TINY.eval_episodes):
-        state, _ = env.reset(key)
+        state, _ = reset(key)
         gained = 0.0
         for _ in range(30):
-            state, out = step(state, encode_onehot(jnp.asarray(depths * 2), env.spec.action_dim))
+            state, out = step(state, action)
             delays.append(np.asarray(state.outcome.delay))
             queues.append(np.asarray(state.slot.queues.local))
             gained += float(out.reward[0])
