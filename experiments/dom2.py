@@ -25,13 +25,13 @@ TASKS = tuple(
     for task in ("spread", "tag", "world", "halfcheetah")
     for quality in ("random", "medium-replay", "medium", "expert")
 )
+PRESETS = ("default", "reconstructed", *(f"reconstructed-{task}" for task in TASKS))
 
 
 def get_config(preset: str = "default") -> ConfigDict:
     """The preset's config: default, reconstructed or reconstructed-TASK; see the comments at each line."""
-    known = ["default", "reconstructed", *(f"reconstructed-{task}" for task in TASKS)]
-    if preset not in known:
-        raise unknown_name("preset of dom2", preset, known)
+    if preset not in PRESETS:
+        raise unknown_name("preset of dom2", preset, PRESETS)
     # The algorithm's own defaults: three layers of 256, mish, Adam at 3e-4 and averages of 0.995 as Diffusion-QL,
     # discount 0.95 and polyak 0.01 as OMAR; five network calls and q_weight 0.5 are ours.
     config = base_config("dom2")

@@ -7,7 +7,8 @@
 `paper` is Pan, Huang, Ma and Xu 2022 (arXiv:2111.11188) as its code is released, with the weights of one dataset, and
 `paper-TASK` has those of the others. The code says num_steps = 200,000 and updates once in 100 of them: the published
 policies of the particle tasks have learnt from 1000 to 6000 updates. Tasks named spread, tag and world are played in
-mpe-TASK on the dataset of that name; those named halfcheetah want --config.env and --config.dataset.
+mpe-TASK on the dataset of that name, which for medium-replay is mpe-TASK-replay; those named halfcheetah want
+--config.env and --config.dataset.
 
 The released code scores 10 episodes, which leaves a standard error of 6 to 13 normalised points; here it is 1000.
 `default` is one setting for all tasks, with or without agents.
@@ -49,25 +50,25 @@ TASKS: dict[str, Row] = {
     "halfcheetah-medium": Row(0.7, 1.0, 100_000),
     "halfcheetah-expert": Row(0.5, 5.0, 100_000),
 }
-PRESETS = ("default", "paper", "macql")
+LABELS = ("paper", "macql")
+PRESETS = ("default", *LABELS, *(f"{label}-{task}" for label in LABELS for task in TASKS))
 
 
 def get_config(preset: str = "default") -> ConfigDict:
     """The preset's config: default, paper, macql, or one of the last two and a task; see the comments."""
-    known = [*PRESETS, *(f"{name}-{task}" for name in PRESETS[1:] for task in TASKS)]
-    if preset not in known:
-        raise unknown_name("preset of omar", preset, known)
+    if preset not in PRESETS:
+        raise unknown_name("preset of omar", preset, PRESETS)
     config = base_config("omar")  # the algorithm's own defaults are those of the particle tasks
     config.normalise_obs = True  # stands for the batch normalisation that the code's networks begin with
     if preset == "default":
         use_default(config)
         return config
-    name, _, task = preset.partition("-")
+    label, _, task = preset.partition("-")
     config.batch_size = 1024
     use_row(config, task or "spread-medium")
     if task and not task.startswith("halfcheetah"):
         use_particles(config, task)
-    if name == "macql":
+    if label == "macql":
         config.model.cem_rounds = 0
     return config
 
@@ -91,7 +92,9 @@ def use_row(config: ConfigDict, task: str) -> None:
 
 def use_particles(config: ConfigDict, task: str) -> None:
     """The environment and the dataset of a particle task."""
-    config.env, config.dataset = f"mpe-{task.partition('-')[0]}", f"mpe-{task}"
+    name, _, quality = task.partition("-")
+    quality = "replay" if quality == "medium-replay" else quality  # the same kind of data: random to medium, in order
+    config.env, config.dataset = f"mpe-{name}", f"mpe-{name}-{quality}"
 
 
 def use_default(config: ConfigDict) -> None:

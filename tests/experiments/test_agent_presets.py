@@ -4,10 +4,13 @@ import runpy
 
 import pytest
 
+from jaxdiff import envs
 from jaxdiff.algorithms import dom2, omar
 from jaxdiff.cli import config as configs
 from jaxdiff.cli import config_files
 from jaxdiff.cli.settings import make_settings
+from jaxdiff.data import catalog
+from jaxdiff.multi import METHODS
 
 
 def both(name):
@@ -52,7 +55,7 @@ def test_ma_cql_is_omar_without_the_search():
 
 def test_dom2_takes_the_penaltys_weight_and_the_task_from_omar():
     config, model, hparams = both("dom2:reconstructed-spread-medium-replay")
-    assert (config.env, config.dataset, hparams.cql_weight) == ("mpe-spread", "mpe-spread-medium-replay", 1.0)
+    assert (config.env, config.dataset, hparams.cql_weight) == ("mpe-spread", "mpe-spread-replay", 1.0)
     assert model == dom2.Config()
     assert (model.policy.sampler, model.policy.num_steps, model.policy.beta_max) == ("dpm_solver_1", 5, 20.0)
     assert both("dom2:reconstructed-halfcheetah-medium")[2].discount_factor == 0.99
@@ -62,6 +65,15 @@ def test_dom2_takes_the_penaltys_weight_and_the_task_from_omar():
 def test_every_task_makes_settings(name):
     for task in runpy.run_path(str(config_files.shipped()[name]))["TASKS"]:
         both(f"{name}:{'paper' if name == 'omar' else 'reconstructed'}-{task}")
+
+
+@pytest.mark.parametrize("name", ["dom2", "omar", *METHODS])
+def test_every_preset_s_task_is_there_and_its_data_can_be_made(name):
+    module = runpy.run_path(str(config_files.shipped()[name]))
+    for preset in module["PRESETS"]:
+        config = module["get_config"](preset)
+        assert config.env in envs.ENVS, preset
+        assert not config.dataset or config.dataset in catalog.GENERATED, preset
 
 
 @pytest.mark.parametrize(("name", "near"), [("omar:paper-spread-medum", "paper-spread-medium"), ("dom2:paper", "")])
