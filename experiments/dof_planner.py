@@ -2,8 +2,9 @@
 
   jaxdiff train --config=dof_planner --config.env=mpe-tag --config.dataset=mpe-tag-expert
 
-`code` has the numbers of the released configs for the particle tasks (github.com/xmu-rl-3dv/DoF); `default` is
-madiff's, so that the two differ by what agents know of one another alone.
+`code` has the numbers of the released config for spread (DoF_Trajectory/cfg of github.com/xmu-rl-3dv/DoF), which are
+madiff's but for 100,000 steps of Adam, each on the mean gradient of two batches of 32 as there. `default` is madiff's,
+so that the two differ by what agents know of one another alone.
 """
 
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ def get_config(preset: str = "default") -> ConfigDict:
     config.eval_episodes = 1000  # [code] 5 to 10
     if preset == "code":
         use_code(config)
-        config.num_updates = 50_000  # [code] 100,000 steps, of which two make an update
+        config.num_updates = 100_000  # [code] n_train_steps
         config.eval_interval = config.checkpoint_interval = 10_000
     else:
         use_small_planner(config)

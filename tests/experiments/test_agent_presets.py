@@ -1,4 +1,4 @@
-"""Presets of omar and dom2: the rows of OMAR's table, and what an unknown name is told."""
+"""Presets for teams: rows of OMAR's table, lengths of the planners' training, and what an unknown name is told."""
 
 import runpy
 
@@ -59,6 +59,15 @@ def test_dom2_takes_the_penaltys_weight_and_the_task_from_omar():
     assert model == dom2.Config()
     assert (model.policy.sampler, model.policy.num_steps, model.policy.beta_max) == ("dpm_solver_1", 5, 20.0)
     assert both("dom2:reconstructed-halfcheetah-medium")[2].discount_factor == 0.99
+
+
+@pytest.mark.parametrize(("name", "n_train_steps"), [("madiff", 1_000_000), ("dof_planner", 100_000)])
+def test_planners_step_adam_as_often_as_the_released_code_on_as_many_examples(name, n_train_steps):
+    config, _, hparams = both(f"{name}:code")
+    gradient_accumulate_every, batch_size = 2, 32  # of both; their means are averaged before the one step
+    assert config.num_updates == n_train_steps
+    assert config.batch_size == gradient_accumulate_every * batch_size
+    assert (hparams.lr, hparams.ema_start) == (2e-4, 2000.0)
 
 
 @pytest.mark.parametrize("name", ["omar", "dom2"])
