@@ -6,9 +6,21 @@
 Neither the paper's table of hyperparameters (arXiv:2307.01472) nor its code is public, so there is no preset `paper`.
 `reconstructed` takes each number from the nearest public source, named beside it, and `reconstructed-TASK` the weight
 of the penalty that OMAR's code has for that dataset. Tasks named spread, tag and world are played in mpe-TASK on the
-dataset of that name; those named halfcheetah want --config.env and --config.dataset.
+dataset of that name, which for medium-replay is mpe-TASK-replay; those named halfcheetah want --config.env and
+--config.dataset.
 
-The paper draws episodes of high return more often; these presets draw all alike.
+The paper draws episodes of high return more often. Its thresholds are here those of a later method by the first author
+(utils/buffer.py of github.com/lizr16/OM2P), see THRESHOLDS: quantiles, or returns of OMAR's data; none for random data.
+They are set where they are quantiles, and in spread, where jaxdiff's data have the returns of OMAR's. In tag and world
+jaxdiff's prey is harder to catch, and returns are half as large: there the rest is not set, and all episodes are drawn
+alike. With OMAR's data give
+
+  --config.reweight="(200,250,300,350,400)"          tag-expert
+  --config.reweight="(100,150,200,250,300)"          tag-medium
+  --config.reweight="(75,100,125,150,175)"           world-expert
+
+Halfcheetah draws alike too: that code compares its thresholds there, up to 4000, with sums over 25 of an episode's 1000
+steps, which reach none of them. `--config.reweight="()"` draws alike everywhere.
 """
 
 from collections.abc import Iterator
@@ -25,6 +37,14 @@ TASKS = tuple(
     for task in ("spread", "tag", "world", "halfcheetah")
     for quality in ("random", "medium-replay", "medium", "expert")
 )
+THRESHOLDS: dict[str, tuple[float | str, ...]] = {  # a quantile twice counts twice
+    "spread-expert": (525, 550, 575, 600, 625),
+    "spread-medium": (200, 250, 300, 350, 400, 450, 500, 550),
+    **dict.fromkeys(
+        ("spread-medium-replay", "tag-medium-replay", "world-medium-replay", "world-medium"),
+        ("q0.5", "q0.75", "q0.875", "q0.875"),
+    ),
+}
 PRESETS = ("default", "reconstructed", *(f"reconstructed-{task}" for task in TASKS))
 
 
@@ -49,10 +69,11 @@ def get_config(preset: str = "default") -> ConfigDict:
 
 
 def use_task(config: ConfigDict, task: str) -> None:
-    """The weight of the penalty and the task, as OMAR's preset has them."""
+    """The weight of the penalty and the task, as OMAR's preset has them, and the thresholds of the returns."""
     omar = load(f"omar:paper-{task}")
     config.hparams.cql_weight = omar.hparams.cql_weight
     config.env, config.dataset = omar.env, omar.dataset
+    config.reweight = THRESHOLDS.get(task, ())
     if task.startswith("halfcheetah"):
         config.hparams.discount_factor, config.hparams.polyak = 0.99, 0.005  # OMAR
         config.batch_size = 256  # OMAR

@@ -18,6 +18,10 @@ def both(name):
     return config, *make_settings(config.to_dict())
 
 
+def omar_tasks():
+    return runpy.run_path(str(config_files.shipped()["omar"]))["TASKS"]
+
+
 @pytest.mark.parametrize(
     ("task", "omar_weight", "cql_weight", "updates", "batch_size"),
     [
@@ -61,6 +65,22 @@ def test_dom2_takes_the_penaltys_weight_and_the_task_from_omar():
     assert both("dom2:reconstructed-halfcheetah-medium")[2].discount_factor == 0.99
 
 
+def test_dom2_draws_by_returns_where_its_data_have_omars_and_by_quantiles_elsewhere():
+    quantiles = ("q0.5", "q0.75", "q0.875", "q0.875")  # a half, three quarters, and seven eighths twice
+    drawn = {
+        "spread-expert": tuple(range(525, 626, 25)),
+        "spread-medium": tuple(range(200, 551, 50)),
+        "spread-medium-replay": quantiles,
+        "tag-medium-replay": quantiles,
+        "world-medium-replay": quantiles,
+        "world-medium": quantiles,
+    }
+    for task in omar_tasks():
+        assert configs.load(f"dom2:reconstructed-{task}").reweight == drawn.get(task, ()), task
+    assert configs.load("dom2:reconstructed-spread-expert", [("reweight", "()")]).reweight == ()
+    assert configs.load("dom2").reweight == ()
+
+
 @pytest.mark.parametrize(("name", "n_train_steps"), [("madiff", 1_000_000), ("dof_planner", 100_000)])
 def test_planners_step_adam_as_often_as_the_released_code_on_as_many_examples(name, n_train_steps):
     config, _, hparams = both(f"{name}:code")
@@ -72,7 +92,7 @@ def test_planners_step_adam_as_often_as_the_released_code_on_as_many_examples(na
 
 @pytest.mark.parametrize("name", ["omar", "dom2"])
 def test_every_task_makes_settings(name):
-    for task in runpy.run_path(str(config_files.shipped()[name]))["TASKS"]:
+    for task in omar_tasks():
         both(f"{name}:{'paper' if name == 'omar' else 'reconstructed'}-{task}")
 
 
