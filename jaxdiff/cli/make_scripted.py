@@ -9,10 +9,10 @@ import jax
 import numpy as np
 
 from jaxdiff import envs
+from jaxdiff.cli import preys
 from jaxdiff.data import card as cards
 from jaxdiff.data import catalog, scripted
 from jaxdiff.data.columns import Columns
-from jaxdiff.data.sources import prey_file
 from jaxdiff.envs import mpe
 from jaxdiff.types import Env
 
@@ -35,7 +35,7 @@ def rows_of(name: str, made: catalog.Scripted, arguments: catalog.Arguments) -> 
     if arguments.prey:
         env, told = _against(made.env, pathlib.Path(arguments.prey).expanduser())
         prey = f" against the prey in {told['prey_file']} (sha256 {told['prey_sha256'][:12]}...)"
-        scores = env.spec.reference_scores if prey_file.is_known(told["prey_sha256"]) else None
+        scores = env.spec.reference_scores
     noise = made.noise if arguments.noise is None else arguments.noise
     num_episodes = -(-arguments.num_steps // env.spec.max_episode_steps)
     chances = noise_of_episodes(noise, made.power, num_episodes)
@@ -71,7 +71,7 @@ def _scripted(env: str, behaviour: str) -> tuple[Env, Callable[[jax.Array], mpe.
 
 def _against(env: str, path: pathlib.Path) -> tuple[Env, dict[str, Any]]:
     """The task with the prey of a file, and what a card says of it."""
-    made = envs.make(env, prey=mpe.prey_network(prey_file.read(path)))
+    made = envs.make(env, prey=preys.of_file(path))
     return made, {"prey": "network", "prey_file": path.name, "prey_sha256": cards.file_sha256(path)}
 
 

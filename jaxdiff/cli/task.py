@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 import dataclasses
-import pathlib
 from typing import Any
 
 import jax
@@ -12,14 +11,12 @@ from jaxdiff import data, envs, multi
 from jaxdiff.algorithms.normalise import normalise_obs, normalise_obs_running, obs_statistics
 from jaxdiff.algorithms.windows import windowed
 from jaxdiff.cli import env_options as further
-from jaxdiff.cli import pretrained
+from jaxdiff.cli import pretrained, preys
 from jaxdiff.cli.ensure import ensure_all
 from jaxdiff.cli.loops import make_loop
 from jaxdiff.cli.rewards import reward_transform, transform_rewards
 from jaxdiff.cli.settings import algorithm_module, is_online, make_settings, setting
 from jaxdiff.cli.vec_options import vec_options
-from jaxdiff.data.sources import prey_file
-from jaxdiff.envs import mpe
 from jaxdiff.types import Algorithm, Env, Spec
 
 # Not the member's own discount factor: lanes that sweep it share one dataset.
@@ -87,17 +84,8 @@ def env_options(config: Mapping[str, Any]) -> dict[str, Any]:
         if (prey := options.pop("prey")) != "scripted":
             raise ValueError(f"config.mpe.prey={prey} has no use in config.env={name}, where the prey is who learns.")
     elif options["prey"] != "scripted":
-        options["prey"] = _prey(pathlib.Path(options["prey"]).expanduser(), name)
+        options["prey"] = preys.of_config(options["prey"], name)
     return options
-
-
-def _prey(path: pathlib.Path, env: str) -> mpe.NetworkPrey | mpe.PolicyPrey:
-    """The prey of a file of OMAR's, or of a run of one's own."""
-    if path.is_dir():
-        from jaxdiff.cli import trained_prey  # which builds tasks itself
-
-        return trained_prey.load(path, env)
-    return mpe.prey_network(prey_file.read(path))
 
 
 def load_dataset(config: Mapping[str, Any]) -> tuple[data.Dataset, data.DatasetInfo]:

@@ -56,7 +56,7 @@ def test_particle_tasks_are_made_with_their_options():
     config = config_of("bc", env="mpe-tag")
     usual, slow = make_env(config), make_env({**config, "mpe": {**config["mpe"], "speed_scale": 0.5}})
     assert slow.facts["max_speed"][:3] == [0.5 * speed for speed in usual.facts["max_speed"][:3]]
-    with pytest.raises(FileNotFoundError, match=r"nothing\.pt"):
+    with pytest.raises(FileNotFoundError, match=r"config\.mpe\.prey, which takes 'scripted'.*-prey: 'nothing\.pt'"):
         make_env({**config, "mpe": {**config["mpe"], "prey": "nothing.pt"}})
     with pytest.raises(ValueError, match="speed_scale=-1.0 must be positive"):
         make_env({**config, "mpe": {**config["mpe"], "speed_scale": -1.0}})

@@ -7,6 +7,8 @@ import pytest
 
 from jaxdiff import envs
 from jaxdiff.cli.main import main
+from jaxdiff.cli.settings import base_config
+from jaxdiff.cli.task import make_env
 from jaxdiff.data import catalog, load
 from jaxdiff.data.card import file_sha256, read_card
 from jaxdiff.data.sources import prey_file
@@ -60,12 +62,16 @@ def test_the_prey_of_the_file_flees_and_the_card_names_it(root, prey, monkeypatc
     np.testing.assert_allclose(found[:, :, 14:16], rows.next_obs[:, :, 14:16], atol=1e-3)
 
 
-def test_a_prey_that_nobody_published_has_no_scores(tmp_path, prey):
+def test_a_prey_that_nobody_published_has_no_scores(tmp_path, prey, capsys):
     path = tmp_path / "own.hdf5"
-    with pytest.warns(UserWarning, match="not comparable with published ones"):
-        assert main(["data", "make", "mpe-tag-expert", "--steps=50", f"--prey={prey}", f"--out={path}"]) == 0
+    assert main(["data", "make", "mpe-tag-expert", "--steps=50", f"--prey={prey}", f"--out={path}"]) == 0
     assert read_card(path).reference_scores is None
     assert read_card(path).normalised_score is None
+    config = base_config("bc").to_dict()
+    env = make_env({**config, "env": "mpe-tag", "mpe": {**config["mpe"], "prey": str(prey)}})
+    assert (env.spec.name, env.spec.reference_scores, env.facts["prey"]) == ("mpe-tag-network", None, "network")
+    (line,) = capsys.readouterr().err.splitlines()  # said once, however often the file is read
+    assert line.startswith(f"jaxdiff: warning: {prey}: ") and "with this prey there are no reference scores" in line
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,8 @@ def test_the_weights_come_back_and_a_stranger_is_named(width, save):
     path = save(container(*prey_of(arrays)))
     with pytest.warns(UserWarning, match="not comparable with published ones"):
         params = prey_file.read(path)
-    assert set(params) == set(OURS)
+    assert set(params) == {*OURS, "published"}
+    assert not params["published"]
     for name, stored in OURS.items():
         np.testing.assert_array_equal(params[name], arrays[stored])
         assert params[name].dtype == np.float32
@@ -45,7 +46,8 @@ def test_the_expected_bytes_are_taken_without_a_word(save, monkeypatch):
     content = container(*prey_of(weights(14)))
     known = {"simple_tag": (len(content), hashlib.sha256(content).hexdigest())}
     monkeypatch.setattr(prey_file, "KNOWN", known)
-    assert prey_file.read(save(content))["w1"].shape == (64, 14)
+    params = prey_file.read(save(content))
+    assert params["w1"].shape == (64, 14) and params["published"]
 
 
 def make_folder(path):

@@ -236,7 +236,7 @@ def test_the_scripted_prey_flees_and_stays_near_the_arena(task):
 
 
 @pytest.mark.parametrize(("task", "width"), [("tag", 14), ("world", 22)])
-def test_a_network_prey_is_the_formula_and_brings_omars_scores(task, width, x64):
+def test_a_network_prey_is_the_formula_and_only_omars_own_brings_scores(task, width, x64):
     weights = random_weights(0, width)
     prey = mpe.prey_network(weights)
     obs = np.random.default_rng(1).normal(size=width)
@@ -244,9 +244,12 @@ def test_a_network_prey_is_the_formula_and_brings_omars_scores(task, width, x64)
     x = np.maximum(weights["w1"] @ x + weights["b1"], 0.0)
     x = np.maximum(weights["w2"] @ x + weights["b2"], 0.0)
     np.testing.assert_allclose(prey(jnp.asarray(obs)), np.tanh(weights["w3"] @ x + weights["b3"]), atol=1e-12)
+    foreign = mpe.mpe(task, prey=prey)
+    assert (foreign.spec.name, foreign.spec.reference_scores) == (f"mpe-{task}-network", None)
+    prey = mpe.prey_network({**weights, "published": np.array(True)})
     env = mpe.mpe(task, prey=prey)
-    assert env.spec.name == f"mpe-{task}-omar"
-    assert env.spec.reference_scores == mpe.OMAR_SCORES[task]
+    assert (env.spec.name, env.facts["prey"]) == (f"mpe-{task}-omar", "omar")
+    assert env.spec.reference_scores == {"tag": (-4.1, 185.6), "world": (-6.8, 79.5)}[task]
     assert mpe.mpe(task, prey=drift).spec.reference_scores is None
     assert mpe.mpe(task, force="openai").spec.reference_scores is None
     assert mpe.mpe("spread", force="openai").spec.reference_scores == (159.8, 516.8)

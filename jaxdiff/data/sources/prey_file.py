@@ -48,7 +48,8 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
 
     Returns:
       float32: bn_gamma, bn_beta, bn_mean, bn_var [n], w1 [64, n], b1 [64], w2 [64, 64], b2 [64], w3 [2, 64], b3 [2];
-      y = w x + b. n is 14 for simple_tag and 22 for simple_world.
+      y = w x + b. n is 14 for simple_tag and 22 for simple_world. And published, a boolean []: whether the file is one
+      of those two.
 
     Raises:
       FileNotFoundError: no such file.
@@ -70,8 +71,8 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise ValueError(str(error)) from None
     except Exception as error:  # a pickle can make anything of its stand-ins fail
         raise ValueError(f"{path}: no file of OMAR's prey, or damaged ({type(error).__name__}: {error}).") from error
-    _compare(content, WIDTHS[len(params["bn_gamma"])], path)
-    return params
+    published = _is_published(content, WIDTHS[len(params["bn_gamma"])], path)
+    return {**params, "published": np.array(published)}
 
 
 class _Refused(Exception):
@@ -205,18 +206,16 @@ def _array(tensor: _Tensor, shape: tuple[Any, ...], name: str, numbers: Mapping[
     return array
 
 
-def is_known(sha256: str) -> bool:
-    """Whether a file of this hash is one of the two that published scores are about."""
-    return any(sha256 == known for _, known in KNOWN.values())
-
-
-def _compare(content: bytes, task: str, path: pathlib.Path) -> None:
-    """Warns unless these are the bytes that OMAR's data and scores are about."""
+def _is_published(content: bytes, task: str, path: pathlib.Path) -> bool:
+    """Whether these are the bytes that OMAR's data and scores are about; warns where not."""
     size, sha256 = KNOWN[task]
     found = hashlib.sha256(content).hexdigest()
-    if (len(content), found) != (size, sha256):
-        warnings.warn(
-            f"{path}: {len(content)} bytes, sha256 {found[:12]}...; OMAR's file of {task} has {size} bytes, sha256 "
-            f"{sha256[:12]}...: returns against this prey are not comparable with published ones.",
-            stacklevel=3,
-        )
+    if found == sha256:
+        return True
+    warnings.warn(
+        f"{path}: {len(content)} bytes, sha256 {found[:12]}...; OMAR's file of {task} has {size} bytes, sha256 "
+        f"{sha256[:12]}...: with this prey there are no reference scores, and returns are not comparable with "
+        "published ones.",
+        stacklevel=3,
+    )
+    return False

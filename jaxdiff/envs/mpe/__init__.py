@@ -47,7 +47,6 @@ __all__ = [
 ]
 
 MAX_EPISODE_STEPS = 25
-KINDS = {NetworkPrey: "omar", PolicyPrey: "trained"}
 FORCES = {"omar": 2, "openai": 1}  # how often actions are multiplied by the acceleration
 # (random, expert) returns. OMAR's, arXiv:2111.11188, hold with its own prey; spread has none.
 OMAR_SCORES: dict[str, tuple[float, float]] = {
@@ -74,8 +73,8 @@ def mpe(
     Observations and rewards are those of the state after a step: `tasks.observe`, `tasks.reward`. An episode never
     terminates; it is truncated after `max_episode_steps`. The prey sees what the learners see and acts with them.
 
-    Scores. In spread they are OMAR's (159.8, 516.8), and so in tag and world where a network is the prey, which is
-    taken for OMAR's. With the scripted prey they are measured here, over 20,000 episodes: the return of uniform
+    Scores. In spread they are OMAR's (159.8, 516.8), and so in tag and world where the prey is OMAR's own network, one
+    that is `published`. With the scripted prey they are measured here, over 20,000 episodes: the return of uniform
     actions, and of `lead_chase` with 10 % uniform actions, as the card of
     `jaxdiff data make mpe-tag --quality=random --seed=1 --steps=500000 --out=FILE.hdf5` has it, and of the same with
     `--quality=expert --noise=0.1`. Scores are kept under the two scales, which are there to test a policy that was
@@ -94,8 +93,8 @@ def mpe(
 
     Returns:
       Env with obs [3, 18], [3, 16] or [3, 24], action [3, 2], reward [3]. `spec.name` is mpe-TASK, with -omar where
-      the prey is a network, -trained where it is a policy and -custom where it is another function. `facts` holds task,
-      force, prey, and radius, collides and max_speed of all bodies.
+      the prey is OMAR's, -network where it is another network, -trained a policy and -custom another function.
+      `facts` holds task, force, prey, and radius, collides and max_speed of all bodies.
 
     Raises:
       KeyError: an unknown task, force or prey.
@@ -104,7 +103,7 @@ def mpe(
     """
     chosen = _task(task, force, max_episode_steps, speed_scale=speed_scale, sensitivity_scale=sensitivity_scale)
     hunted = _prey(task, chosen, prey)
-    kind = prey if isinstance(prey, str) else KINDS.get(type(prey), "custom")
+    kind = _kind(prey)
     bodies = bodies_of(chosen, power=FORCES[force], speed_scale=speed_scale, sensitivity_scale=sensitivity_scale)
 
     def reset(key: Key) -> tuple[MPEState, Array]:
@@ -229,6 +228,15 @@ def _prey(name: str, task: Task, prey: str | Prey) -> Callable[[Array], Array] |
     if getattr(answer, "shape", None) != (2,):
         raise ValueError(f"prey: what it sees [{task.prey_obs_dim}] must become an action [2], got {answer}.")
     return prey
+
+
+def _kind(prey: str | Prey) -> str:
+    """How the task's name and facts call the prey."""
+    if isinstance(prey, str):
+        return prey
+    if isinstance(prey, NetworkPrey):
+        return "omar" if prey.published else "network"
+    return "trained" if isinstance(prey, PolicyPrey) else "custom"
 
 
 def _facts(task: str, force: str, prey: str, bodies: Bodies) -> dict[str, object]:

@@ -45,9 +45,15 @@ def scripted_prey(task: Task) -> Prey:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NetworkPrey:
-    """A prey of OMAR's layout; call it with what the prey sees."""
+    """A prey of OMAR's layout; call it with what the prey sees.
+
+    Attributes:
+      params: see `prey_network`.
+      published: whether it is OMAR's own, which published data and scores are about.
+    """
 
     params: Mapping[str, Any]
+    published: bool = False
 
     @property
     def obs_dim(self) -> int:
@@ -85,17 +91,18 @@ class PolicyPrey:
 
 
 def prey_network(params: Mapping[str, Any]) -> NetworkPrey:
-    """The prey that OMAR's datasets and scores are about, from its weights.
+    """A prey of the layout that OMAR's has, from its weights.
 
     x0 = (obs - bn_mean) / sqrt(bn_var + 1e-5) bn_gamma + bn_beta,  x_k = relu(w_k x_{k-1} + b_k) for k = 1, 2,
     u = tanh(w3 x2 + b3)
 
     Args:
       params: bn_gamma, bn_beta, bn_mean, bn_var [n], w1 [64, n], b1 [64], w2 [64, 64], b2 [64], w3 [2, 64], b3 [2],
-        n = 14 in tag and 22 in world; what `data.sources.prey_file.read` returns.
+        n = 14 in tag and 22 in world; what `data.sources.prey_file.read` returns, with published, a boolean: whether
+        they are OMAR's own. Without it they are taken for another network's.
 
     Returns:
-      Prey, with its `obs_dim` n.
+      Prey, with its `obs_dim` n, and `published`.
 
     Raises:
       ValueError: an array is missing, or of another shape, or not finite; a variance is negative.
@@ -112,4 +119,4 @@ def prey_network(params: Mapping[str, Any]) -> NetworkPrey:
             raise ValueError(f"prey_network: {name} has numbers that are not finite.")
     if np.min(params["bn_var"]) < 0:
         raise ValueError("prey_network: bn_var has negative numbers, and no variance is negative.")
-    return NetworkPrey({name: np.asarray(params[name]) for name in LAYOUT})
+    return NetworkPrey({name: np.asarray(params[name]) for name in LAYOUT}, bool(params.get("published", False)))
