@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiff.cli import bench, flops
+from jaxdiff.cli import bench, bench_table, flops
 from jaxdiff.cli import config as configs
 from jaxdiff.cli.flops import matrix_flops
 from jaxdiff.io import files
@@ -107,7 +107,7 @@ def test_measurement_is_grown_until_it_takes_long_enough(monkeypatch):
     clock = Clock(monkeypatch)
     count = bench._enough(clock, 2.0)
     assert 200 <= count <= 250
-    row = bench.Row(4, "map", "", clock, 0.0, 0.0, count, [bench._timed(clock, count) for _ in range(3)])
+    row = bench_table.Row(4, "map", "", clock, 0.0, 0.0, count, [bench._timed(clock, count) for _ in range(3)])
     assert row.rate == pytest.approx(400.0)
     assert row.spread == pytest.approx(0.0, abs=1e-9)
 
@@ -116,9 +116,9 @@ def test_auto_is_chosen_among_the_modes_it_would_try(monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 2)
     two, four = {"vmap": 1.0, "map": 0.98}, {"vmap": 1.0, "map": 0.97, "shard": 0.5, "pmap": 0.1}
     seconds = {(mode, lanes): took for lanes, times in ((2, two), (4, four)) for mode, took in times.items()}
-    rows = [bench.Row(lanes, mode, "", None, 0, 0, 1, [took]) for (mode, lanes), took in seconds.items()]
+    rows = [bench_table.Row(lanes, mode, "", None, 0, 0, 1, [took]) for (mode, lanes), took in seconds.items()]
     # pmap is never probed; map is not at least 5 % faster than vmap.
-    assert bench.chosen_modes(rows) == {4: "shard", 2: "vmap"}
+    assert bench_table.chosen_modes(rows) == {4: "shard", 2: "vmap"}
 
 
 @pytest.mark.parametrize(
