@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -10,8 +11,8 @@ import numpy as np
 from jaxdiff import data, envs, multi
 from jaxdiff.algorithms.normalise import normalise_obs, normalise_obs_running, obs_statistics
 from jaxdiff.algorithms.windows import windowed
+from jaxdiff.cli import advice, pretrained, preys
 from jaxdiff.cli import env_options as further
-from jaxdiff.cli import pretrained, preys
 from jaxdiff.cli.ensure import ensure_all
 from jaxdiff.cli.loops import make_loop
 from jaxdiff.cli.rewards import reward_transform, transform_rewards
@@ -158,12 +159,22 @@ def _for_agents(config: Mapping[str, Any], make: Callable[[Any, Spec], Algorithm
             f"config.history={setting(config, 'history')} and action_chunk={setting(config, 'action_chunk')}; {name} "
             "is made for agents and takes neither: leave both 1, and see its own settings."
         )
-    if agents or shared_noise:
+    if agents:
         raise ValueError(
-            f"config.agents={agents!r} and shared_noise={shared_noise}; {name} is made for agents: leave them '' and "
-            "False, and see its own settings."
+            f"config.agents={agents!r}; {name} is made for agents and takes no wrapper: leave it ''."
+            + _own_setting(model, "execution", "centralised", "to let agents act together")
+        )
+    if shared_noise:
+        raise ValueError(
+            f"config.shared_noise=True is for wrapped methods, and {name} is made for agents: leave it False."
+            + _own_setting(model, "shared_noise", "True", "to let agents draw the same noise")
         )
     return make(model, spec)
+
+
+def _own_setting(model: Any, name: str, value: str, purpose: str) -> str:
+    """What to set instead, where a method made for agents has a setting for what was asked of a wrapper."""
+    return f" Set config.model.{name}={value} {purpose}." if hasattr(model, name) else ""
 
 
 def make_task(config: Mapping[str, Any]) -> Task:
@@ -181,6 +192,7 @@ def make_task(config: Mapping[str, Any]) -> Task:
         return Task(make_algorithm(config, env.spec, saved), env, None, None, saved)
     dataset, info = load_dataset(config)
     check_fit(env.spec, info)
+    info = on_one_scale(env.spec, info)
     obs = np.asarray(dataset.transitions.obs)
     statistics = obs_statistics(obs, env.spec.mask_dim) if config["normalise_obs"] else None
     statistics = statistics if saved is None else saved  # those that the weights to start from were trained with
@@ -203,3 +215,26 @@ def check_fit(spec: Spec, info: data.DatasetInfo) -> None:
             f"dataset {info.name} has observations of {there[0]} and actions of {there[1]} numbers, env {spec.name} "
             f"has {here[0]} and {here[1]}; choose the env the data came from with --config.env=NAME."
         )
+
+
+def on_one_scale(spec: Spec, info: data.DatasetInfo) -> data.DatasetInfo:
+    """What a run records of its data; without their reference scores where the environment has others.
+
+    Two scales are two worlds, of which one has another prey, say. To train in one and act in the other is a test like
+    others, and is said on stderr; but a report must not set the data's score beside those of the run.
+    """
+    theirs, ours = info.reference_scores, spec.reference_scores
+    if theirs is None or ours is None or all(map(_is_close, theirs, ours)):
+        return info
+    prey = ", or the data's prey with --config.mpe.prey=scripted|FILE|RUN" if spec.name.startswith("mpe-") else ""
+    advice.say_once(
+        f"dataset {info.name} has its scores 0 and 100 at returns of {theirs[0]:g} and {theirs[1]:g}, env {spec.name} "
+        f"at {ours[0]:g} and {ours[1]:g}: they are two worlds, and the data's return cannot be compared with the "
+        f"run's. Unless this is meant, choose data of this env with --config.dataset=NAME{prey}."
+    )
+    return dataclasses.replace(info, reference_scores=None)
+
+
+def _is_close(there: float, here: float) -> bool:
+    """Whether two reference returns are one, written with as many digits as their sources have."""
+    return math.isclose(there, here, rel_tol=1e-3, abs_tol=1e-3)

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from jaxdiff.cli.settings import base_config, check_sizes
-from jaxdiff.cli.task import check_fit, discounted_returns, load_dataset, make_env, make_task, reward_scale
+from jaxdiff.cli.task import (
+    check_fit,
+    discounted_returns,
+    load_dataset,
+    make_env,
+    make_task,
+    on_one_scale,
+    reward_scale,
+)
 from jaxdiff.data import Dataset
 from jaxdiff.envs import probes
 from jaxdiff.types import Transition
@@ -107,6 +115,22 @@ def test_data_of_another_task_are_refused_with_both_sizes(bandit_data):
     wide = dataclasses.replace(info, obs_dim=5)
     with pytest.raises(ValueError, match="observations of 5"):
         check_fit(probes.bandit().spec, wide)
+
+
+def test_data_of_another_world_are_named_and_lend_the_run_no_scale(bandit_data, capsys):
+    _, info = load_dataset(bandit_config(bandit_data))
+    spec = dataclasses.replace(probes.bandit().spec, name="mpe-tag-omar", reference_scores=(-4.1, 185.6))
+    data = dataclasses.replace(info, name="tag-data", reference_scores=(-5.9, 99.05))
+    kept = [on_one_scale(spec, data), on_one_scale(spec, data)]
+    assert kept == [dataclasses.replace(data, reference_scores=None)] * 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "dataset tag-data has its scores 0 and 100 at returns of -5.9 and 99.05, env mpe-tag-omar at -4.1" in line
+    assert "--config.mpe.prey=scripted|FILE|RUN" in line
+    for same in (dataclasses.replace(data, reference_scores=(-4.1001, 185.6)), dataclasses.replace(info, name="raw")):
+        assert on_one_scale(spec, same) == same
+    raw = dataclasses.replace(spec, reference_scores=None)
+    assert on_one_scale(raw, data) == data
+    assert not capsys.readouterr().err
 
 
 def test_backend_is_an_option_of_brax_tasks_alone(bandit_data):

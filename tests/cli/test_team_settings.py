@@ -40,13 +40,16 @@ def test_another_method_in_a_study_brings_its_own_kind_of_agents():
 @pytest.mark.parametrize(
     ("config", "spec", "error", "message"),
     [
-        (config_of("dof_policy", agents="shared"), SPEC, ValueError, "config.agents='shared' .*dof_policy is made for"),
-        (config_of("dof_policy", shared_noise=True), SPEC, ValueError, "shared_noise=True; dof_policy is made for"),
+        (config_of("dof_policy", agents="joint"), SPEC, ValueError,
+         r"^config\.agents='joint'; dof_policy is made .* leave it ''\. Set config\.model\.execution=centralised to"),
+        (config_of("dof_policy", shared_noise=True), SPEC, ValueError,
+         r"^config\.shared_noise=True is for wrapped .* leave it False\. Set config\.model\.shared_noise=True to let"),
+        (config_of("mac_flow", agents="joint"), SPEC, ValueError, r"no wrapper: leave it ''\.$"),
         (config_of("dof_policy", history=2), SPEC, ValueError, "config.history=2 and action_chunk=1; dof_policy"),
         (config_of("dof_policy"), ALONE, ValueError, "dof_policy is made for agents, and alone has none"),
         (config_of("bc", agents="sharde"), SPEC, KeyError, "unknown agents 'sharde'; did you mean 'shared'"),
     ],
-)
+)  # fmt: skip
 def test_what_does_not_go_together_is_refused(config, spec, error, message):
     with pytest.raises(error, match=message):
         algorithm_of(config, spec)

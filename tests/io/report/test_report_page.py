@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 from html.parser import HTMLParser
 import json
 import re
@@ -9,7 +10,7 @@ import pytest
 from scipy import stats
 
 from jaxdiff.cli import report as command
-from jaxdiff.io.report import build_report, results, summary
+from jaxdiff.io.report import answer, build_report, results, summary
 from jaxdiff.io.runs import load_run
 
 VOID = {"meta", "br", "hr", "input"}
@@ -144,6 +145,12 @@ def test_dataset_mean_is_in_the_tables_unit(run_folder, tmp_path, make_folder):
     assert results.collect(load_run(run_folder)).dataset_mean == pytest.approx(100 * (120 - 13.13) / (277.39 - 13.13))
     plain = results.collect(load_run(make_folder(tmp_path / "returns", scores=False)))
     assert plain.dataset_mean == 120.0
+    stamp = json.loads((run_folder / "run.json").read_text())
+    stamp["dataset"]["reference_scores"] = None  # as a run has it whose data are of another world
+    elsewhere = dataclasses.replace(load_run(run_folder), stamp=stamp)
+    assert results.collect(elsewhere).dataset_mean is None
+    assert "own mean" in " ".join(answer.answer(results.collect(load_run(run_folder))))
+    assert "own mean" not in " ".join(answer.answer(results.collect(elsewhere)))
     assert plain.quantity_name == "return"
 
 
