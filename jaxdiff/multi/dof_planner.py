@@ -24,7 +24,6 @@ from jaxdiff.rl import ensure_decentralised
 from jaxdiff.types import Algorithm, Spec
 
 HParams = madiff.HParams
-PLANNER_FACTORS = ("attention", "concat", "wconcat")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Config:
         "agent_unet", width=128, mults=(1, 4, 8), horizon=24, kind="eps", num_levels=200, num_steps=200, clip=True
     )
     act: ActConfig = ActConfig(control="inverse")
-    noise_factor: str = "concat"  # f, one of PLANNER_FACTORS
+    noise_factor: str = "concat"  # f, one of rl.NOISE_FACTORS
     execution: str = "decentralised"  # or "centralised", which attention needs
     history: int = 1
     shared_inverse: bool = True
@@ -51,14 +50,9 @@ def make(config: Config, spec: Spec) -> Algorithm:
 
     Raises:
       KeyError: an unknown factor or execution.
-      ValueError: a factor that cannot be executed so, or cannot be one of plans, and what `madiff.make` raises.
+      ValueError: a factor that cannot be executed so, or is none of noise, and what `madiff.make` raises.
     """
     ensure_decentralised(config.noise_factor, config.execution)
-    if config.noise_factor not in PLANNER_FACTORS:
-        raise ValueError(
-            f"noise_factor={config.noise_factor!r} of plans; a mixture that is not linear is not Gaussian: choose "
-            f"one of {', '.join(PLANNER_FACTORS)}."
-        )
     kept = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     factor = kept.pop("noise_factor")
     # Without attention everyone's rows may be given: an agent's plan has no path to the others'.

@@ -38,7 +38,7 @@ class Config:
 
     policy: PolicyConfig = PolicyConfig(bias="torch")
     critic: CriticConfig = CriticConfig()
-    noise_factor: str = "concat"  # f, one of team_policy.POLICY_FACTORS
+    noise_factor: str = "concat"  # f, one of rl.NOISE_FACTORS
     value_factor: str = "own"  # h of values, one of team_value.VALUE_FACTORS
     execution: str = "decentralised"  # or "centralised", which attention needs
     share_params: bool = False  # one policy and one pair of critics for all agents, told which by a one-hot id

@@ -22,11 +22,8 @@ from jaxdiff import diffusion
 from jaxdiff.algorithms.policy import PolicyConfig, PolicyNetwork, make_policy
 from jaxdiff.multi.teams import apart, as_one, noise_keys, team_size, together, with_id
 from jaxdiff.networks import AGENT_NETWORKS
-from jaxdiff.rl import NOISE_FACTORS, agent_weights
-from jaxdiff.suggest import unknown_name
+from jaxdiff.rl import agent_weights, check_noise_factor
 from jaxdiff.types import Array, Key, PyTree, Spec
-
-POLICY_FACTORS = ("attention", "concat", "wconcat")  # those of NOISE_FACTORS that keep the noise Gaussian
 
 
 class TeamPolicy(NamedTuple):
@@ -50,7 +47,7 @@ def make_team_policy(
     """The policy of a task with agents.
 
     Args:
-      factor: f, one of POLICY_FACTORS.
+      factor: f, one of rl.NOISE_FACTORS.
       config: of each agent's policy; for attention `hidden` has the width once per round, and `network` has no use.
       spec: the task.
       share_params: one network for all agents, told which by a one-hot id (attention: always).
@@ -60,12 +57,7 @@ def make_team_policy(
       KeyError: an unknown factor.
       ValueError: qmix, whose noise is not Gaussian; shared_noise under attention.
     """
-    if factor not in NOISE_FACTORS:
-        raise unknown_name("noise_factor", factor, NOISE_FACTORS)
-    if factor not in POLICY_FACTORS:
-        raise ValueError(
-            f"noise_factor={factor!r}: {NOISE_FACTORS[factor].reason}; choose one of {', '.join(POLICY_FACTORS)}."
-        )
+    check_noise_factor(factor)
     if factor == "attention":
         if shared_noise:
             raise ValueError(

@@ -5,6 +5,7 @@ from jaxdiff.rl.factors import (
     NOISE_FACTORS,
     Factor,
     agent_weights,
+    check_noise_factor,
     ensure_decentralised,
 )
 from jaxdiff.rl.implicit import awr_weight, expectile_loss, expectile_policy_weight
@@ -25,6 +26,7 @@ __all__ = [
     "Moments",
     "agent_weights",
     "awr_weight",
+    "check_noise_factor",
     "clipped_surrogate",
     "cql_penalty",
     "draw_candidate",

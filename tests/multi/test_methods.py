@@ -214,8 +214,9 @@ def test_values_of_a_team_are_what_their_factor_says():
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"noise_factor": "attention"}, ValueError, "noise_factor|factor='attention' cannot be executed decentralised"),
-        ({"noise_factor": "qmix", **CENTRAL}, ValueError, "not Gaussian"),
+        ({"noise_factor": "attention"}, ValueError, "^noise_factor='attention' cannot be executed decentralised"),
+        ({"noise_factor": "qmix"}, ValueError, "^noise_factor='qmix' is a factor of values"),
+        ({"noise_factor": "qmix", **CENTRAL}, ValueError, "^noise_factor='qmix' is a factor of values"),
         ({"value_factor": "central", "num_candidates": 2}, ValueError, "give 1 candidate"),
         ({"value_factor": "qplex"}, KeyError, "unknown value_factor 'qplex'"),
         ({"num_candidates": 0}, ValueError, "num_candidates=0; it must be at least 1"),
@@ -228,10 +229,11 @@ def test_policies_that_cannot_be_are_refused(changes, error, message):
 
 
 def test_planners_that_cannot_be_are_refused():
-    with pytest.raises(ValueError, match="factor='attention' cannot be executed decentralised"):
+    with pytest.raises(ValueError, match="^noise_factor='attention' cannot be executed decentralised"):
         dof_planner.make(config_of(dof_planner, noise_factor="attention"), SPEC)
-    with pytest.raises(ValueError, match="not linear is not Gaussian"):
-        dof_planner.make(config_of(dof_planner, noise_factor="qmix", execution="centralised"), SPEC)
+    for execution in ("centralised", "decentralised"):
+        with pytest.raises(ValueError, match="^noise_factor='qmix' is a factor of values"):
+            dof_planner.make(config_of(dof_planner, noise_factor="qmix", execution=execution), SPEC)
 
 
 @pytest.mark.parametrize("name", list(METHODS))
