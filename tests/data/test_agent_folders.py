@@ -124,6 +124,23 @@ def test_rows_that_are_no_whole_episodes_and_seeds_of_two_tasks_are_named(tmp_pa
         load(quality, max_episode_steps=53)
 
 
+@pytest.mark.parametrize(("env", "needed"), [("simple_spread", 3), ("Simple_Tag", 3), ("HalfCheetah-v2", 2)])
+def test_a_folder_without_its_last_agent_is_no_smaller_team(tmp_path, env, needed):
+    quality = tmp_path / env / "expert"
+    rows = {field: array[:, :needed] for field, array in agent_rows(50).items()}
+    whole, cut = (save_agents(quality / f"seed_{k}_data", rows) for k in (0, 1))
+    for file in cut.glob(f"*_{needed - 1}.npy"):
+        file.unlink()
+    for path in (quality, cut):
+        message = rf"seed_1_data: no obs_{needed - 1}\.npy, acs_.*; its task has {needed} agents: fetch"
+        with pytest.raises(ValueError, match=message):
+            load(path, max_episode_steps=25)
+    assert load(whole, max_episode_steps=25)[1].num_agents == needed
+    unknown = quality.parent.rename(tmp_path / "hunt") / "expert"
+    with pytest.raises(ValueError, match=rf"seed_0_data has {needed}, seed_1_data has {needed - 1}; give one of them"):
+        load(unknown, max_episode_steps=25)
+
+
 def test_padding_is_asked_for_and_fills_up_with_zeros(tmp_path):
     rows = agent_rows(25)
     path = save_agents(tmp_path / "tag" / "expert" / "seed_0_data", rows)

@@ -8,7 +8,7 @@ the files: all have the same length. The next observations are true ones, at an 
 Reference: Pan et al. 2022 (OMAR), arXiv:2111.11188, and its code.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import pathlib
 import re
 
@@ -19,7 +19,9 @@ from jaxdiff.data.sources.npy import Reading, read_array, require_finite
 FIELDS = ("obs", "acs", "rews", "next_obs", "dones")
 STATES = "states"  # of the whole simulator, where a task has them
 EPISODE_STEPS = 25  # of the particle tasks
-OTHER_EPISODE_STEPS: Mapping[str, int] = {"halfcheetah": 1000}  # by the beginning of the environment's name
+# By the beginning of the environment's name.
+OTHER_EPISODE_STEPS: Mapping[str, int] = {"halfcheetah": 1000}
+TEAMS: Mapping[str, int] = {"simple_spread": 3, "simple_tag": 3, "simple_world": 3, "halfcheetah": 2}
 
 
 def owns(path: pathlib.Path) -> bool:
@@ -39,12 +41,14 @@ def read(path: pathlib.Path, reading: Reading) -> dict[str, np.ndarray]:
 
     Raises:
       ValueError: a file is missing or no array of numbers, lengths differ or are no number of whole episodes, NaN,
-        agents that see different numbers of things (unless `reading.pad`), seeds of different tasks.
+        fewer agents than a known task has, agents that see different numbers of things (unless `reading.pad`), seeds
+        of different tasks.
     """
     steps = reading.max_episode_steps or episode_steps(path)
     seeds = [path] if _agents(path) else _seeds(path)
     if not seeds:
         raise ValueError(f"{path}: no obs_0.npy and no seed_0_data in it.")
+    _check_teams(path, seeds)
     parts = [_read_seed(seed, steps, reading.pad) for seed in seeds]
     for seed, part in zip(seeds, parts, strict=True):
         sizes, first = ({k: x.shape[1:] for k, x in p.items()} for p in (part, parts[0]))
@@ -55,11 +59,34 @@ def read(path: pathlib.Path, reading: Reading) -> dict[str, np.ndarray]:
 
 def episode_steps(path: pathlib.Path) -> int:
     """Length of an episode, by the environment's name among the last folders of the path."""
+    return _by_name(path, OTHER_EPISODE_STEPS) or EPISODE_STEPS
+
+
+def _by_name(path: pathlib.Path, known: Mapping[str, int]) -> int | None:
+    """What is known of the environment that one of the last folders of a path is called after."""
     for part in path.resolve().parts[-3:]:
-        for begin, steps in OTHER_EPISODE_STEPS.items():
+        for begin, number in known.items():
             if part.lower().startswith(begin):
-                return steps
-    return EPISODE_STEPS
+                return number
+    return None
+
+
+def _check_teams(path: pathlib.Path, seeds: Sequence[pathlib.Path]) -> None:
+    """Raises ValueError where a seed has fewer agents than its task, or seeds have different numbers of them."""
+    found = {seed: _agents(seed) for seed in seeds}
+    if needed := _by_name(path, TEAMS):
+        for seed, count in found.items():
+            if count < needed:
+                missing = ", ".join(f"{field}_{i}.npy" for i in range(count, needed) for field in FIELDS)
+                raise ValueError(
+                    f"{seed}: no {missing}; its task has {needed} agents: fetch the folder again, or rename it if it "
+                    "is of another task."
+                )
+    if len(set(found.values())) > 1:
+        counts = ", ".join(f"{seed.name} has {count}" for seed, count in found.items())
+        raise ValueError(
+            f"{path}: seeds with different numbers of agents: {counts}; give one of them, or fetch the others again."
+        )
 
 
 def _agents(path: pathlib.Path) -> int:
