@@ -1,6 +1,6 @@
 # make demo   a first result: sets up .venv (once) and runs the demo on the CPU
 # make test   sets up .venv with the developer's tools (once), then lint, types and the whole test suite
-# make test-cluster   the launchers on a real Slurm and a real Ray, both on this machine, and the longest tests
+# make test-cluster   the launchers on a real Slurm and a real Ray, both on this machine
 
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
@@ -21,7 +21,7 @@ test: lint
 # Slurm is installed and started by the tests where apt-get may do it; Ray runs as two nodes on this machine.
 test-cluster: $(VENV)/dev.stamp
 	$(INSTALL) --no-build-isolation --editable '.[dev,slurm,ray]'
-	$(VENV)/bin/pytest -m cluster tests/launch tests/cli/test_hosts.py tests/experiments
+	$(VENV)/bin/pytest -m cluster tests/launch
 
 lint: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff check .

@@ -112,7 +112,6 @@ def assert_same_run(first: Path, second: Path) -> None:
         np.testing.assert_array_equal(old, new)
 
 
-@pytest.mark.cluster  # a minute of three processes; what each decides for itself is tested in every run of the suite
 @pytest.mark.slow
 def test_two_processes_end_with_the_bits_of_one_also_when_the_second_is_told_to_stop(prepare, tmp_path):
     """One process runs lanes=map; two run lanes=shard, which on a CPU is map within each of them.
@@ -147,7 +146,6 @@ def test_two_processes_end_with_the_bits_of_one_also_when_the_second_is_told_to_
     assert_same_run(alone, elsewhere)
 
 
-@pytest.mark.cluster  # eight devices of one process share batches in every run of the suite
 @pytest.mark.slow
 def test_two_processes_that_share_each_batch_train_as_one(prepare):
     alone, together = prepare("alone", "--lanes=map"), prepare("together", "--lanes=data")

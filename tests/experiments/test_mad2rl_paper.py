@@ -101,7 +101,6 @@ def test_decisions_are_timed_one_by_one():
     assert min(seconds) > 0
 
 
-@pytest.mark.cluster  # compiles the loop once more, and its one number is a product of counts
 def test_rates_count_the_steps_of_all_environments(monkeypatch):
     monkeypatch.setattr(_costs, "_rate", lambda run, seconds: (run(2), 7.0)[1])
     assert _costs.simulator_rate(POINT, 3, 0.01) == {"env_steps": 21.0}
