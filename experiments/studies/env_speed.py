@@ -14,40 +14,34 @@ from collections.abc import Callable
 from pathlib import Path
 import statistics
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import envs
-from jaxdiff.types import Array, Env, Key
+from jaxdiff.cli import preys
+from jaxdiff.evaluate import make_rollout
+from jaxdiff.types import Algorithm, Array, Env, Key
 
 SHORTEST = 0.2  # seconds of a measurement, about
 
 
 def make_program(env: Env, batch: int) -> Callable[[Key], Array]:
-    """key -> returns [E], the mean over agents where there are some."""
+    """key -> returns [E] under uniform actions, the mean over agents where there are some."""
     spec = env.spec
-    shape = (batch, spec.action_dim) if spec.num_agents is None else (batch, spec.num_agents, spec.action_dim)
+    shape = (batch, 1, spec.action_dim) if spec.num_agents is None else (batch, 1, spec.num_agents, spec.action_dim)
 
-    def step(carry: Any, key: Key) -> tuple[Any, None]:
-        state, total, running = carry
-        action = jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
-        state, timestep = jax.vmap(env.step)(state, action)
-        reward = timestep.reward.reshape(batch, -1).mean(axis=1)
-        total = total + jnp.where(running, reward, 0.0)
-        return (state, total, running & ~(timestep.terminated | timestep.truncated)), None
+    def act(key: Key, state: Any, obs: Array, memory: Any) -> tuple[Array, Any]:
+        del state, obs
+        return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0), memory
 
-    @jax.jit
-    def play(key: Key) -> Array:
-        key_reset, key_act = jax.random.split(key)
-        state, _ = jax.vmap(env.reset)(jax.random.split(key_reset, batch))
-        start = (state, jnp.zeros(batch), jnp.ones(batch, bool))
-        (_, total, _), _ = jax.lax.scan(step, start, jax.random.split(key_act, spec.max_episode_steps))
-        return total
+    def unused(*_: Any) -> NoReturn:
+        raise NotImplementedError("uniform actions are not learned")
 
-    return play
+    uniform = Algorithm(unused, unused, act, lambda batch_shape: ())
+    rollout = make_rollout(uniform, env._replace(bind=None), batch)  # no lane has numbers of its own here
+    return jax.jit(lambda key: rollout(key, None).returns)  # type: ignore[arg-type]
 
 
 def measure(env: Env, batch: int, rounds: int, seed: int) -> tuple[float, np.ndarray]:
@@ -69,12 +63,7 @@ def measure(env: Env, batch: int, rounds: int, seed: int) -> tuple[float, np.nda
 
 def make(name: str, prey: Path | None) -> Env:
     """The task; against a network of OMAR's where a file of it is given and the task has a prey."""
-    if prey is None or name == "mpe-spread":
-        return envs.make(name)
-    from jaxdiff.data.sources import prey_file
-    from jaxdiff.envs import mpe
-
-    return envs.make(name, prey=mpe.prey_network(prey_file.read(prey)))
+    return envs.make(name) if prey is None or name == "mpe-spread" else envs.make(name, prey=preys.of_file(prey))
 
 
 def main() -> None:
